@@ -1,0 +1,47 @@
+# Every target sets up what it needs: the virtual environment is made once and renewed when the pins change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTOS := $(wildcard protos/onecard/v1/*.proto)
+
+.PHONY: help setup demo serve test check proto bench load clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(STAMP) ## the virtual environment with every pinned dependency
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,load]'
+	@touch $@
+
+demo: $(STAMP) ## a day of the card, through real gRPC with TLS, on an embedded PostgreSQL
+	$(BIN)/python -m clients.demo
+
+serve: $(STAMP) ## the core in the foreground, on its embedded PostgreSQL
+	$(BIN)/onecard serve
+
+test: $(STAMP) ## the whole test suite
+	$(BIN)/pytest
+
+check: $(STAMP) ## format, lint, types, import contracts, protos, committed stubs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	$(BIN)/python protos/generate.py --check
+
+proto: $(STAMP) ## regenerate the committed stubs
+	$(BIN)/python protos/generate.py
+
+bench: $(STAMP) ## every benchmark suite with its baselines
+	$(BIN)/onecard bench
+
+load: $(STAMP) ## province-wide load
+	$(BIN)/onecard bench unary
+
+clean: ## remove the virtual environment and caches (never data)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
