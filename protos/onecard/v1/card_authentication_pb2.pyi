@@ -97,7 +97,7 @@ class CreateChallengeResponse(_message.Message):
     """8 bytes, the first half of the command data."""
     original_data: _builtins.bytes
     """8 bytes, the second half of the command data."""
-    challenge_token: _builtins.bytes
+    challenge_token: _builtins.str
     """Opaque; hand it back unchanged."""
     expires_at_unix_ms: _builtins.int
     """Milliseconds since 1970-01-01 UTC after which the challenge is refused."""
@@ -106,7 +106,7 @@ class CreateChallengeResponse(_message.Message):
         *,
         process_factor: _builtins.bytes = ...,
         original_data: _builtins.bytes = ...,
-        challenge_token: _builtins.bytes = ...,
+        challenge_token: _builtins.str = ...,
         expires_at_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

@@ -192,7 +192,7 @@ class ChipAnswer(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     identification_code: _builtins.str
     """卡识别码 (AAZ501) read from the card: 32 hexadecimal digits."""
-    challenge_token: _builtins.bytes
+    challenge_token: _builtins.str
     """The challenge token of CreateChallenge, unchanged: single use, short-lived."""
     response: _builtins.bytes
     """The card's answer: exactly 8 bytes."""
@@ -200,7 +200,7 @@ class ChipAnswer(_message.Message):
         self,
         *,
         identification_code: _builtins.str = ...,
-        challenge_token: _builtins.bytes = ...,
+        challenge_token: _builtins.str = ...,
         response: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

@@ -1,0 +1,105 @@
+"""The same figures for people: one table of rates, one of ratios, one of the card cryptography."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import Repeat, failures, rates, ratios
+from benchmarks.suite_result import SuiteResult
+
+
+def print_report(repeats: Sequence[Repeat], console: Console) -> None:
+    """Prints every table that has something to say, and last what forbids to use the figures."""
+    _print_rates(repeats, console)
+    _print_ratios(repeats, console)
+    _print_crypto(repeats, console)
+    for failure in failures(repeats):
+        console.print(f"[bold red]not usable[/] {failure}")
+
+
+def _print_rates(repeats: Sequence[Repeat], console: Console) -> None:
+    last = _last_results(repeats)
+    shown = {name: figures for name, figures in rates(repeats).items() if last[name].unit != "checks"}
+    table = _table("Rates: median of the repeats; the rest is the last one's")
+    for heading in ("per second", "min … max", "p50 ms", "p99 ms", "p99.9 ms", "errors", "approved"):
+        table.add_column(heading, justify="right")
+    for name, figures in shown.items():
+        result = last[name]
+        table.add_row(
+            name,
+            f"{figures['median']:,.0f}",
+            f"{figures['min']:,.0f} … {figures['max']:,.0f}" if len(repeats) > 1 else "",
+            *(_ms(result, percentile) for percentile in ("p50", "p99", "p99.9")),
+            f"{sum(result.errors.values()):,}",
+            f"{result.approved:,}" if result.approved else "",
+        )
+    if shown:
+        console.print(table)
+        console.print(_cpu_table([last[name] for name in shown]))
+
+
+def _cpu_table(results: Sequence[SuiteResult]) -> Table:
+    table = _table("CPU: seconds, and share of the whole machine")
+    for heading in ("generator", "workers", "PostgreSQL", "worker µs each", "generator µs each"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        table.add_row(
+            result.suite,
+            *(_share(result, group) for group in ("generator", "workers", "postgresql")),
+            _us(result.worker_us_per_operation),
+            _us(result.facts.get("generator_us_per_operation")),
+        )
+    return table
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("suite")
+    return table
+
+
+def _print_ratios(repeats: Sequence[Repeat], console: Console) -> None:
+    found = ratios(repeats)
+    if not found:
+        return
+    table = Table(title="Ratios, each within one repeat", title_justify="left")
+    for heading in ("ratio", "median", "min … max"):
+        table.add_column(heading, justify="left" if heading == "ratio" else "right")
+    for name, figures in found.items():
+        table.add_row(name, f"{figures['median']:.2f}", f"{figures['min']:.2f} … {figures['max']:.2f}")
+    console.print(table)
+
+
+def _print_crypto(repeats: Sequence[Repeat], console: Console) -> None:
+    result = _last_results(repeats).get("crypto")
+    if result is None:
+        return
+    table = Table(title="ARQC check and ARPC, CPU µs per card", title_justify="left")
+    for heading in ("what", "µs", "times pyemv"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    times = result.facts["us_per_check"]
+    baseline = result.facts.get("baseline_us")
+    for name, us in times.items():
+        table.add_row(name, f"{us:.1f}", f"{us / baseline:.2f}" if baseline else "")
+    console.print(table)
+
+
+def _last_results(repeats: Sequence[Repeat]) -> dict[str, SuiteResult]:
+    return {name: result for repeat in repeats for name, result in repeat.items()}
+
+
+def _ms(result: SuiteResult, percentile: str) -> str:
+    value = result.latency_ms.get(percentile)
+    return "" if value is None else f"{value:,.1f}"
+
+
+def _share(result: SuiteResult, group: str) -> str:
+    use = result.cpu.get(group)
+    return "" if use is None else f"{use.seconds:.1f} s {use.machine_share:.0%}"
+
+
+def _us(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}"

@@ -1,0 +1,88 @@
+"""What can go wrong in cryptography, as one tree of types; callers branch on the type, never on the text.
+
+::
+
+    CryptoError
+    ├── KeyNotFoundError            no key of that name and version
+    ├── KeyUsageError               the key exists but is for something else
+    ├── KeyStateError               the key's state forbids the operation
+    ├── SelfTestError               a known answer came out wrong: the process must not serve
+    ├── KeyStoreError
+    │   ├── KeyStoreExistsError     refusing to create over an existing store
+    │   └── KeyStoreUnavailableError   absent, unreadable, readable by others, token gone
+    └── VerificationError
+        ├── CryptogramInvalidError
+        ├── MacInvalidError
+        ├── InternalAuthenticationInvalidError
+        ├── CardCodeInvalidError
+        ├── ChallengeInvalidError
+        ├── IdentificationCodeInvalidError
+        └── SealBrokenError         sealed column or key file changed, moved, or under another key
+
+Arguments of the wrong shape raise ``ValueError``: the boundary checks shapes before it calls. No message ever
+carries a key, a PIN, a card number or a token.
+"""
+
+
+class CryptoError(Exception):
+    """Any refusal of this package."""
+
+
+class KeyNotFoundError(CryptoError):
+    """The key store holds no key of that name and version."""
+
+
+class KeyUsageError(CryptoError):
+    """A key has one usage; this operation asks for another."""
+
+
+class KeyStateError(CryptoError):
+    """The key's state forbids the operation."""
+
+
+class SelfTestError(CryptoError):
+    """A known answer came out wrong."""
+
+
+class KeyStoreError(CryptoError):
+    """The key store as a whole cannot do what was asked."""
+
+
+class KeyStoreExistsError(KeyStoreError):
+    """The directory already holds a key store."""
+
+
+class KeyStoreUnavailableError(KeyStoreError):
+    """The key store is absent, unreadable or not safe to read."""
+
+
+class VerificationError(CryptoError):
+    """Something that claims to be authentic is not."""
+
+
+class CryptogramInvalidError(VerificationError):
+    """The application cryptogram is not the card's."""
+
+
+class MacInvalidError(VerificationError):
+    """The message authentication code does not fit the message."""
+
+
+class InternalAuthenticationInvalidError(VerificationError):
+    """The answer to INTERNAL AUTHENTICATE is not the card's."""
+
+
+class CardCodeInvalidError(VerificationError):
+    """The QR token is malformed or not ours."""
+
+
+class ChallengeInvalidError(VerificationError):
+    """The challenge token is malformed, not ours, or another participant's."""
+
+
+class IdentificationCodeInvalidError(VerificationError):
+    """The card identification code is malformed or its check value is wrong."""
+
+
+class SealBrokenError(VerificationError):
+    """Sealed data was changed, moved to another place, or sealed under another key."""

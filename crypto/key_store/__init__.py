@@ -1,0 +1,80 @@
+"""Where keys live. The server holds a ``KeyStore`` and ``KeyRef`` handles; master key bytes never come out.
+
+Backends: ``software`` (keys wrapped in files, a stand-in for a certified HSM 加密机) and, behind the same
+protocol, a PKCS#11 token. What they share is one primitive, ECB over many blocks in one call under a master
+key (``batches.MasterKeys``); everything below a master key is derived in the process for one check.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from crypto.card_code import CardCodes
+from crypto.challenge import Challenges
+from crypto.identification_code import IdentificationCodes
+from crypto.key_store.checks import ArqcCheck, InternalAuthenticationCheck, VerifiedArqc
+from crypto.key_store.diagnosis import ArqcExplanation
+from crypto.keys import Key, KeyInfo, KeyRef
+from crypto.sealing import BlindIndex, ColumnSealer, RequestDigest
+
+
+class KeyStore(Protocol):
+    """What the server may ask of keys.
+
+    Every method may raise ``KeyStoreUnavailableError`` when the backend is gone: PIN and chip operations then
+    fail closed. Those that take one ``ref`` raise ``KeyNotFoundError``, ``KeyUsageError`` or
+    ``KeyStateError``. Objects handed out hold the key versions of the moment; ask again after a rotation.
+    """
+
+    def describe(self) -> list[KeyInfo]:
+        """All keys, by name and version, without their bytes."""
+        ...
+
+    def active(self, name: str) -> KeyRef:
+        """The version of ``name`` that generates; at most one is active."""
+        ...
+
+    def diversify_udks(self, ref: KeyRef, cards: Sequence[tuple[str, str]]) -> list[Key]:
+        """Card keys of (pan, psn) pairs, in order, by one ECB call; ``ValueError`` for a malformed card."""
+        ...
+
+    def verify_arqcs(self, checks: Sequence[ArqcCheck]) -> list[VerifiedArqc | None]:
+        """Checks cryptograms, in order; ``None`` is "not proven", for whatever reason.
+
+        One card with an unknown key version, a key of another usage or state, or a malformed number is
+        ``None`` like a wrong cryptogram: it must neither pass nor fail its neighbours in the batch.
+        ``explain_arqc`` tells operators the reason. Checks may mix keys and ciphers; each master key is asked
+        once.
+        """
+        ...
+
+    def explain_arqc(self, check: ArqcCheck) -> ArqcExplanation:
+        """Why a check is not proven: for operators, never for callers. Slow; ration it."""
+        ...
+
+    def verify_internal_authentications(self, checks: Sequence[InternalAuthenticationCheck]) -> list[bool]:
+        """Checks answers to INTERNAL AUTHENTICATE, in order; ``False`` is "not proven", as above."""
+        ...
+
+    def blind_index(self, ref: KeyRef) -> BlindIndex:
+        """Look-up values of sealed data."""
+        ...
+
+    def sealer(self, ref: KeyRef) -> ColumnSealer:
+        """Seals columns under ``ref``; opens those of every usable version of its name."""
+        ...
+
+    def card_codes(self, ref: KeyRef) -> CardCodes:
+        """Issues QR tokens under ``ref``; opens those of every usable version of its name."""
+        ...
+
+    def challenges(self, ref: KeyRef) -> Challenges:
+        """Issues challenges under ``ref``; opens those of every usable version of its name."""
+        ...
+
+    def request_digest(self, ref: KeyRef) -> RequestDigest:
+        """Keyed digests of requests."""
+        ...
+
+    def identification_codes(self, ref: KeyRef) -> IdentificationCodes:
+        """Makes and checks identification codes."""
+        ...

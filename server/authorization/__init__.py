@@ -1,0 +1,1 @@
+"""Authorization: money operations on a card, decided under its lock and posted double-entry."""

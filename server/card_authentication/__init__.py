@@ -1,0 +1,1 @@
+"""Card authentication: is this the chip it claims to be?"""

@@ -1,0 +1,1 @@
+"""The catalogue of published service items: no access to personal data without one."""

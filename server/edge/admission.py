@@ -1,0 +1,86 @@
+"""What each RPC asks of its caller, and who is let in under load.
+
+The table is complete: a served RPC without a row stops the start. Under load the classes are refused in order:
+each may fill only its share of the worker's places in flight, so that loss reports pass when everything else waits.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from server.errors import OverloadedError
+
+
+class AdmissionClass(Enum):
+    """The share of the places in flight that calls of a class may fill."""
+
+    QUERY = 0.80
+    INTERACTIVE = 0.95
+    CRITICAL = 1.00
+
+
+@dataclass(frozen=True, slots=True)
+class RpcPolicy:
+    """The grant an RPC needs and its class of admission."""
+
+    rpc_class: str
+    admission: AdmissionClass
+
+
+def _policies(service: str, rows: dict[str, RpcPolicy]) -> dict[str, RpcPolicy]:
+    return {f"/onecard.v1.{service}/{rpc}": policy for rpc, policy in rows.items()}
+
+
+RPC_POLICIES: dict[str, RpcPolicy] = {
+    **_policies(
+        "AuthorizationService",
+        {
+            "Authorize": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
+            "AuthorizeStream": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
+        },
+    ),
+    **_policies(
+        "CardAuthenticationService",
+        {
+            "CreateChallenge": RpcPolicy("card_authentication", AdmissionClass.INTERACTIVE),
+            "AuthenticateCard": RpcPolicy("card_authentication", AdmissionClass.INTERACTIVE),
+        },
+    ),
+    **_policies(
+        "IdentityService",
+        {
+            "VerifyIdentity": RpcPolicy("identity", AdmissionClass.INTERACTIVE),
+            "IssueCardCode": RpcPolicy("card_code", AdmissionClass.INTERACTIVE),
+        },
+    ),
+    **_policies(
+        "CardService",
+        {
+            "IssueCard": RpcPolicy("card_issue", AdmissionClass.INTERACTIVE),
+            "GetCardStatus": RpcPolicy("card_status", AdmissionClass.QUERY),
+            "ReportLoss": RpcPolicy("card_loss", AdmissionClass.CRITICAL),
+            "LiftLoss": RpcPolicy("card_loss", AdmissionClass.INTERACTIVE),
+        },
+    ),
+}
+RPC_CLASSES = frozenset(policy.rpc_class for policy in RPC_POLICIES.values()) | {"deposit"}
+
+
+class Admission:
+    """Counts the calls in flight in this worker."""
+
+    def __init__(self, *, in_flight_max: int) -> None:
+        self._places = {klass: max(1, int(klass.value * in_flight_max)) for klass in AdmissionClass}
+        self.in_flight = 0
+
+    def enter(self, admission: AdmissionClass) -> None:
+        """Takes a place; ``leave`` gives it back.
+
+        Raises:
+            OverloadedError: the class has filled its share.
+        """
+        if self.in_flight >= self._places[admission]:
+            raise OverloadedError("too many calls in flight")
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        self.in_flight -= 1

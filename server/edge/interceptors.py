@@ -1,0 +1,142 @@
+"""The one gate before every handler: caller, grant, admission, error mapping, metrics, access line.
+
+One interceptor and not six, because each layer of grpc.aio costs a coroutine for every call. The gate alone aborts
+calls; handlers raise.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias, cast
+
+import grpc
+from google.rpc import code_pb2
+
+from server import telemetry
+from server.edge.access_line import SUBJECTS, AccessLines
+from server.edge.admission import RPC_POLICIES, Admission, RpcPolicy
+from server.edge.caller import ParticipantRegistry, current_caller
+from server.edge.status import code_of, to_grpc_status
+from server.errors import InternalError, OneCardError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+StreamBehaviour: TypeAlias = Callable[[Any, Any], AsyncIterator[Any]]
+OWN_PREFIX = "/onecard."
+
+
+class Gate(grpc.aio.ServerInterceptor):
+    """Wraps each handler once; the wrapped handlers are kept by method."""
+
+    def __init__(self, registry: ParticipantRegistry, admission: Admission, lines: AccessLines) -> None:
+        self._registry = registry
+        self._admission = admission
+        self._lines = lines
+        self._handlers: dict[str, Handler] = {}
+        self.draining = False
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        method = handler_call_details.method
+        wrapped = self._handlers.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        # Health and reflection need a certificate of ours and no grant; an unknown method is UNIMPLEMENTED.
+        if handler is None or not method.startswith(OWN_PREFIX):
+            return handler
+        wrapped = self._wrap(method, handler, RPC_POLICIES[method])
+        self._handlers[method] = wrapped
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler, policy: RpcPolicy) -> Handler:
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                self._guard_stream(method, cast("StreamBehaviour", handler.stream_stream), policy),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        assert handler.unary_unary is not None, f"{method}: this kind of call has no gate yet"
+        return grpc.unary_unary_rpc_method_handler(
+            self._guard_unary(method, handler.unary_unary, policy),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _guard_unary(
+        self, method: str, behaviour: Callable[[Any, Any], Awaitable[Any]], policy: RpcPolicy
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        subject_of = SUBJECTS.get(method)
+
+        async def guarded(request: Any, context: "Context[Any, Any]") -> Any:
+            started = time.perf_counter()
+            subject = subject_of(request) if subject_of else ""
+            caller, status = "", "CANCELLED"
+            try:
+                caller = self._enter(context, policy)
+                try:
+                    response = await behaviour(request, context)
+                finally:
+                    self._admission.leave()
+                status = "OK"
+                return response
+            except Exception as error:
+                operating_error = _operating_error(error)
+                status = code_pb2.Code.Name(code_of(operating_error))
+                await context.abort_with_status(to_grpc_status(operating_error))
+            finally:
+                self._note(method, caller, subject, status, time.perf_counter() - started)
+
+        return guarded
+
+    def _guard_stream(self, method: str, behaviour: StreamBehaviour, policy: RpcPolicy) -> StreamBehaviour:
+        async def guarded(requests: Any, context: "Context[Any, Any]") -> AsyncIterator[Any]:
+            started = time.perf_counter()
+            caller, status = "", "CANCELLED"
+            try:
+                caller = self._enter(context, policy)
+                try:
+                    async for response in behaviour(requests, context):
+                        yield response
+                finally:
+                    self._admission.leave()
+                status = "OK"
+            except Exception as error:
+                operating_error = _operating_error(error)
+                status = code_pb2.Code.Name(code_of(operating_error))
+                await context.abort_with_status(to_grpc_status(operating_error))
+            finally:
+                self._note(method, caller, "", status, time.perf_counter() - started)
+
+        return guarded
+
+    def _enter(self, context: "Context[Any, Any]", policy: RpcPolicy) -> str:
+        """Identifies and admits the caller; gives its id. Raises before a place is taken."""
+        if self.draining:
+            raise UnavailableError("DRAINING", "this worker is stopping", retry_delay_ms=100)
+        participant = self._registry.identify(context)
+        current_caller.set(participant)
+        participant.require_rpc_class(policy.rpc_class)
+        self._admission.enter(policy.admission)
+        return participant.participant_id
+
+    def _note(self, method: str, caller: str, subject: str, status: str, seconds: float) -> None:
+        telemetry.rpc_counter(method, status).inc()
+        telemetry.rpc_seconds(method).observe(seconds)
+        self._lines.add(method=method, caller=caller, subject=subject, status=status, seconds=seconds)
+
+
+def _operating_error(error: Exception) -> OneCardError:
+    """The error as callers may see it: what is not ours becomes an incident id."""
+    if not isinstance(error, OneCardError):
+        incident_id = uuid.uuid4().hex
+        log.error("handler failed incident=%s", incident_id, exc_info=error)
+        error = InternalError(incident_id)
+    telemetry.refusal_counter(error.reason).inc()
+    return error

@@ -1,0 +1,295 @@
+"""A lane: one database connection, and the batches that run over it one after another.
+
+Lock the cards in ascending order, read the stored answers, decide in memory in order of arrival, write with array
+statements, commit, and only then answer. A batch that fails as a whole is retried in halves until the one bad operation
+stands alone. Every loop is bounded, and every operation that enters is settled once.
+"""
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from server.database.pool import HotPathConnection
+from server.database.statements import load
+from server.engine.business_calendar import BusinessCalendar
+from server.engine.operation import (
+    Account,
+    Batch,
+    Capability,
+    CardState,
+    Operation,
+    Outcome,
+    StoredAnswer,
+    reject,
+)
+from server.engine.request_log import (
+    SwitchKey,
+    as_stored,
+    differing_field,
+    find_answers,
+    find_switch_keys,
+    look_back_date,
+    switch_key,
+)
+from server.engine.writer import BatchWriter
+from server.errors import (
+    ContendedError,
+    DatabaseUnavailableError,
+    DeadlineError,
+    InternalError,
+    OneCardError,
+    RequestIdReusedError,
+)
+
+log = logging.getLogger(__name__)
+
+LOCK_CARDS = load("server.engine")["lock_cards"]
+READ_ACCOUNTS = load("server.engine")["read_accounts"]
+NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
+
+OPERATION_IDS_PER_BLOCK = 10_000
+ATTEMPTS_MAX = 5
+RETRY_DELAY_MAX_S = 0.02
+
+# A lost race: the winner has committed, so another attempt reads what it wrote.
+LOST_RACE = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UniqueViolationError,
+    asyncpg.LockNotAvailableError,
+)
+# The connection is gone or useless. Whether its last commit happened is unknown until the ids are read again.
+CONNECTION_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    DatabaseUnavailableError,
+    OSError,
+    TimeoutError,
+)
+OUT_OF_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
+
+Connection: TypeAlias = "asyncpg.Connection[Any]"
+Results: TypeAlias = list[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneSettings:
+    """What a lane needs from outside.
+
+    ``observe`` gets each batch with its results and its duration in seconds, after its callers were answered.
+    """
+
+    open_connection: Callable[[], HotPathConnection]
+    calendar: BusinessCalendar
+    request_log_hours: int
+    observe: Callable[[Sequence[Operation], Results, float], None]
+
+
+class Lane:
+    """Runs batches one after another until there are no more."""
+
+    def __init__(self, settings: LaneSettings) -> None:
+        self._settings = settings
+        self._connection = settings.open_connection()
+        self._operation_id_next = 0
+        self._operation_id_end = 0
+
+    async def run(self, take: Callable[[], Awaitable[list[Operation] | None]]) -> None:
+        """Processes what ``take`` gives until it gives None, then closes the connection."""
+        while (operations := await take()) is not None:
+            started = time.perf_counter()
+            try:
+                await self._process(operations)
+            except Exception as error:
+                # Only an error of the engine itself comes here, and even then no caller waits for ever.
+                unsettled = [o for o in operations if o.ticket.results[o.index] is None]
+                reject(unsettled, _incident(error))
+                await self._connection.discard()
+            results = [operation.ticket.results[operation.index] for operation in operations]
+            self._settings.observe(operations, results, time.perf_counter() - started)
+        await self._connection.close()
+
+    async def _process(self, operations: Sequence[Operation]) -> None:
+        try:
+            for capability, own in _by_capability(operations).items():
+                capability.prepare(own)
+        except Exception as error:
+            await self._halve(operations, error)
+        else:
+            await self._commit(operations)
+
+    async def _halve(self, operations: Sequence[Operation], error: Exception) -> None:
+        """Tries each half by itself; the operation that stands alone with the error gets it."""
+        if len(operations) > 1:
+            middle = len(operations) // 2
+            await self._process(operations[:middle])
+            await self._process(operations[middle:])
+            return
+        reject(operations, error if isinstance(error, OneCardError) else _incident(error))
+
+    async def _commit(self, operations: Sequence[Operation]) -> None:
+        connections_lost = 0
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                results = await self._transact(operations)
+            except LOST_RACE:
+                await self._roll_back()
+                await asyncio.sleep(random.uniform(0, RETRY_DELAY_MAX_S))
+            except CONNECTION_LOST as error:
+                # The next attempt reads the stored answers on a new connection: what was committed is replayed.
+                log.warning("database connection lost: %s", type(error).__name__)
+                await self._connection.discard()
+                connections_lost += 1
+                if connections_lost > 1:
+                    reject(operations, DatabaseUnavailableError())
+                    return
+            except OUT_OF_RESOURCES as error:
+                log.error("database out of resources: %s", type(error).__name__)
+                await self._roll_back()
+                reject(operations, DatabaseUnavailableError())
+                return
+            except Exception as error:
+                await self._roll_back()
+                await self._halve(operations, error)
+                return
+            else:
+                for operation, result in zip(operations, results, strict=True):
+                    operation.settle(result)
+                return
+        await self._halve(operations, ContendedError())
+
+    async def _transact(self, operations: Sequence[Operation]) -> Results:
+        """Runs one transaction; returns the results in order, all of them durable."""
+        connection = await self._connection.get()
+        shard = operations[0].shard
+        await connection.execute("BEGIN")
+        batch = await self._lock(connection, operations, shard)
+        since = look_back_date(batch.business_date, hours=self._settings.request_log_hours)
+        answers = await find_answers(connection, operations, shard=shard, since=since)
+        used_keys = await find_switch_keys(
+            connection, operations, shard=shard, business_date=batch.business_date
+        )
+        for capability, own in _by_capability(operations).items():
+            batch.facts[capability] = await capability.read(connection, own)
+        await self._reserve_operation_ids(connection, len(operations))
+        writer = BatchWriter()
+        results, decided = self._decide(operations, batch, answers, used_keys, writer)
+        await writer.write(connection, batch, shard=shard)
+        for capability, own_decided in _by_capability_decided(decided).items():
+            await capability.persist(connection, batch, own_decided)
+        await connection.execute("COMMIT")
+        return results
+
+    async def _lock(self, connection: Connection, operations: Sequence[Operation], shard: int) -> Batch:
+        card_ids = {o.card_id for o in operations if o.card_id is not None}
+        account_ids = {o.account_id for o in operations if o.account_id is not None}
+        card_rows = await connection.fetch(LOCK_CARDS, list(card_ids), shard) if card_ids else []
+        # Read in a statement of its own, which begins after the locks were taken and sees what their last
+        # holders committed.
+        account_rows = await connection.fetch(READ_ACCOUNTS, list(account_ids), shard)
+        now: datetime = account_rows[0][0]
+        return Batch(
+            cards={row[0]: CardState(*row) for row in card_rows},
+            accounts={row[1]: Account(*row[1:]) for row in account_rows if row[1] is not None},
+            now=now,
+            today=self._settings.calendar.date_of(now),
+            business_date=self._settings.calendar.business_date_of(now),
+        )
+
+    def _decide(
+        self,
+        operations: Sequence[Operation],
+        batch: Batch,
+        answers: dict[str, StoredAnswer],
+        used_keys: set[SwitchKey],
+        writer: BatchWriter,
+    ) -> tuple[Results, list[tuple[Operation, Outcome]]]:
+        """Decides each operation in order of arrival. No await: the working copies change in one piece."""
+        results: Results = []
+        decided: list[tuple[Operation, Outcome]] = []
+        first_of: dict[str, tuple[Operation, Outcome]] = {}
+        clock = asyncio.get_running_loop().time()
+        for operation in operations:
+            request_id = operation.request_id
+            if request_id is not None:
+                if request_id in answers:
+                    results.append(_replay(operation, answers[request_id]))
+                    continue
+                if request_id in first_of:
+                    results.append(_join(operation, *first_of[request_id]))
+                    continue
+            if operation.deadline < clock:
+                results.append(DeadlineError())
+                continue
+            key = switch_key(operation)
+            batch.switch_key_used = key is not None and key in used_keys
+            batch.operation_id = self._operation_id_next
+            try:
+                outcome = operation.capability.decide(operation, batch)
+            except OneCardError as error:
+                results.append(error)
+                continue
+            self._operation_id_next += 1
+            writer.add(operation, outcome, batch)
+            if key is not None:
+                used_keys.add(key)
+            if request_id is not None:
+                first_of[request_id] = operation, outcome
+            decided.append((operation, outcome))
+            results.append(outcome.message)
+        return results, decided
+
+    async def _reserve_operation_ids(self, connection: Connection, count: int) -> None:
+        """Makes sure ``count`` consecutive ids are at hand; ids of a rolled-back batch are lost, never reused."""
+        if self._operation_id_next + count > self._operation_id_end:
+            self._operation_id_next = await connection.fetchval(NEXT_OPERATION_IDS)
+            self._operation_id_end = self._operation_id_next + OPERATION_IDS_PER_BLOCK
+
+    async def _roll_back(self) -> None:
+        try:
+            await (await self._connection.get()).execute("ROLLBACK")
+        except (asyncpg.PostgresError, *CONNECTION_LOST):
+            await self._connection.discard()
+
+
+def _replay(operation: Operation, stored: StoredAnswer) -> Any:
+    field = differing_field(operation, stored)
+    return RequestIdReusedError(field) if field else operation.capability.replay(operation, stored.response)
+
+
+def _join(operation: Operation, first: Operation, outcome: Outcome) -> Any:
+    """Answers a twin in the same batch with the first one's outcome."""
+    field = differing_field(operation, as_stored(first))
+    return RequestIdReusedError(field) if field else outcome.message
+
+
+def _incident(error: Exception) -> InternalError:
+    incident_id = uuid.uuid4().hex
+    log.error("internal error incident=%s", incident_id, exc_info=error)
+    return InternalError(incident_id)
+
+
+def _by_capability(operations: Sequence[Operation]) -> dict[Capability, list[Operation]]:
+    groups: dict[Capability, list[Operation]] = defaultdict(list)
+    for operation in operations:
+        groups[operation.capability].append(operation)
+    return groups
+
+
+def _by_capability_decided(
+    decided: Sequence[tuple[Operation, Outcome]],
+) -> dict[Capability, list[tuple[Operation, Outcome]]]:
+    groups: dict[Capability, list[tuple[Operation, Outcome]]] = defaultdict(list)
+    for operation, outcome in decided:
+        groups[operation.capability].append((operation, outcome))
+    return groups

@@ -1,0 +1,113 @@
+"""One outcome per request id: look up, compare, replay.
+
+The stored answer is decided first of all. Other content under a known id is an error that names the field and never
+shows its value.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from server.database.statements import load
+from server.engine.operation import Operation, OperationKind, StoredAnswer
+
+FIND_ANSWERS = load("server.engine")["find_answers"]
+FIND_SWITCH_KEYS = load("server.engine")["find_switch_keys"]
+
+# Terminal, STAN, acquirer, MTI class.
+SwitchKey: TypeAlias = tuple[str, int, str, int]
+
+
+def look_back_date(business_date: date, *, hours: int) -> date:
+    """First business date whose partition may hold an id of the last ``hours``.
+
+    One date more than the hours need, because a business date begins on the evening before.
+    """
+    return business_date - timedelta(days=-(-hours // 24) + 1)
+
+
+async def find_answers(
+    connection: "asyncpg.Connection[Any]", operations: Sequence[Operation], *, shard: int, since: date
+) -> dict[str, StoredAnswer]:
+    """Stored answers by request id. Must run after the card locks of ``operations`` were taken."""
+    request_ids = [operation.request_id for operation in operations if operation.request_id is not None]
+    if not request_ids:
+        return {}
+    rows = await connection.fetch(FIND_ANSWERS, request_ids, shard, since)
+    return {row[0]: StoredAnswer(*row) for row in rows}
+
+
+def switch_key(operation: Operation) -> SwitchKey | None:
+    """Terminal, STAN, acquirer and MTI class; None where no money moves."""
+    money = operation.money
+    if money is None:
+        return None
+    return operation.terminal_id, money.stan, operation.participant_id, money.mti_class
+
+
+async def find_switch_keys(
+    connection: "asyncpg.Connection[Any]",
+    operations: Iterable[Operation],
+    *,
+    shard: int,
+    business_date: date,
+) -> set[SwitchKey]:
+    """The switch keys of ``operations`` that stored operations of ``business_date`` hold."""
+    keys = [key for operation in operations if (key := switch_key(operation)) is not None]
+    if not keys:
+        return set()
+    terminals, stans, participants, mti_classes = zip(*keys, strict=True)
+    rows = await connection.fetch(
+        FIND_SWITCH_KEYS, terminals, stans, participants, mti_classes, business_date, shard
+    )
+    return {tuple(row) for row in rows}
+
+
+def as_stored(operation: Operation) -> StoredAnswer:
+    """The operation as its row will show it, for a twin later in the same batch."""
+    money = operation.money
+    return StoredAnswer(
+        request_id=operation.request_id or "",
+        participant_id=operation.participant_id,
+        operation_kind=operation.kind,
+        card_id=operation.card_id,
+        amount_minor=money.amount_minor if money else None,
+        terminal_id=operation.terminal_id,
+        merchant_id=money.merchant_id if money else None,
+        stan=money.stan if money else None,
+        terminal_time_unix_ms=money.terminal_time_unix_ms if money else None,
+        request_digest=operation.request_digest,
+        response=b"",
+    )
+
+
+def differing_field(operation: Operation, stored: StoredAnswer) -> str | None:
+    """Names the first field in which ``operation`` differs from what its request id stands for; None when equal.
+
+    The keyed digest tells whether anything differs; the columns tell what, as far as they hold it.
+    """
+    if operation.participant_id != stored.participant_id:
+        return "caller"
+    if operation.kind != stored.operation_kind:
+        return "operation"
+    if operation.request_digest == stored.request_digest:
+        return None
+    # A card that was unknown then may be known now: its number alone does not tell a difference of content.
+    if operation.card_id != stored.card_id:
+        return "card"
+    comparisons: list[tuple[str, object, object]] = [
+        ("terminal_id", operation.terminal_id, stored.terminal_id)
+    ]
+    if (money := operation.money) is not None:
+        comparisons += [
+            ("amount_minor", money.amount_minor, stored.amount_minor),
+            ("stan", money.stan, stored.stan),
+            ("merchant_id", money.merchant_id, stored.merchant_id),
+            ("terminal_time_unix_ms", money.terminal_time_unix_ms, stored.terminal_time_unix_ms),
+        ]
+    for name, new, old in comparisons:
+        if new != old:
+            return name
+    return "chip" if operation.kind is OperationKind.PURCHASE else "content"

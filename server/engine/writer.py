@@ -1,0 +1,114 @@
+"""Gathers what a batch decided and writes it with one array statement."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from server.database.statements import load
+from server.engine.operation import Batch, Operation, Outcome
+
+PERSIST = load("server.engine")["persist"]
+
+CARD_COLUMNS = 6
+ACCOUNT_COLUMNS = 3
+OPERATION_COLUMNS = 15
+POSTING_COLUMNS = 5
+ACCESS_COLUMNS = 8
+
+
+class BatchWriter:
+    """Rows of one batch, gathered in order of decision."""
+
+    __slots__ = ("_accesses", "_operations", "_postings")
+
+    def __init__(self) -> None:
+        self._operations: list[tuple[Any, ...]] = []
+        self._postings: list[tuple[Any, ...]] = []
+        self._accesses: list[tuple[Any, ...]] = []
+
+    def add(self, operation: Operation, outcome: Outcome, batch: Batch) -> None:
+        """Notes the operation row (unless it is a read), its postings and its access entry."""
+        operation_id = batch.operation_id
+        if operation.request_id is not None:
+            self._operations.append(_operation_row(operation, outcome, batch))
+        for number, posting in enumerate(outcome.postings, start=1):
+            self._postings.append(
+                (
+                    operation_id,
+                    number,
+                    posting.debit_account_id,
+                    posting.credit_account_id,
+                    posting.amount_minor,
+                )
+            )
+        if operation.catalogue_item is not None:
+            self._accesses.append(
+                (
+                    operation.participant_id,
+                    operation.terminal_id,
+                    operation.kind,
+                    operation.request_id,
+                    operation.card_id,
+                    operation.catalogue_item,
+                    operation.catalogue_item_version,
+                    outcome.reason,
+                )
+            )
+
+    async def write(self, connection: "asyncpg.Connection[Any]", batch: Batch, *, shard: int) -> bool:
+        """Writes all rows and the changed working copies; False when there was nothing to write."""
+        cards = [
+            (c.card_id, c.status, c.atc_highest, c.atc_window, c.day, c.day_amount_minor)
+            for c in batch.cards.values()
+            if c.changed
+        ]
+        accounts = [
+            (a.account_id, a.posted_minor, a.held_minor) for a in batch.accounts.values() if a.changed
+        ]
+        if not (cards or accounts or self._operations or self._accesses):
+            return False
+        await connection.execute(
+            PERSIST,
+            shard,
+            batch.business_date,
+            batch.now,
+            *_columns(cards, CARD_COLUMNS),
+            *_columns(accounts, ACCOUNT_COLUMNS),
+            *_columns(self._operations, OPERATION_COLUMNS),
+            *_columns(self._postings, POSTING_COLUMNS),
+            *_columns(self._accesses, ACCESS_COLUMNS),
+        )
+        return True
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _operation_row(operation: Operation, outcome: Outcome, batch: Batch) -> tuple[Any, ...]:
+    money = operation.money
+    if money is None:
+        amount = terminal_time = stan = mti_class = merchant = None
+    else:
+        amount, terminal_time, stan = money.amount_minor, money.terminal_time_unix_ms, money.stan
+        merchant = money.merchant_id
+        # A duplicate is stored too, but the switch key stays with the first: NULLs are distinct in its index.
+        mti_class = None if batch.switch_key_used else money.mti_class
+    return (
+        batch.operation_id,
+        operation.request_id,
+        operation.card_id,
+        amount,
+        terminal_time,
+        stan,
+        operation.kind,
+        mti_class,
+        outcome.reason,
+        operation.participant_id,
+        operation.terminal_id,
+        merchant,
+        outcome.response_code,
+        operation.request_digest,
+        outcome.message.SerializeToString(),
+    )

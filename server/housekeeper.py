@@ -1,0 +1,156 @@
+"""The housekeeper: periodic work that must run once, however many instances share a database.
+
+Elected by an advisory lock of one session: whoever holds it works, the others ask again. A job that fails is
+counted, logged and tried at its next turn; it never ends the process, and never delays another job.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from server import telemetry
+from server.database import pool as database_pool
+from server.database.statements import load
+from server.errors import DatabaseUnavailableError
+from server.settings import Settings
+from server.workers import run_child
+
+log = logging.getLogger(__name__)
+
+ELECTION_LOCK_KEY = 0x6F6E656361726402  # "onecard" and 2; 1 is the migrations'
+ELECTION_PAUSE_S = 2.0
+LEADER_CHECK_S = 1.0
+JOB_TIMEOUT_S = 300.0
+CONNECTIONS_MAX = 4
+DELETED_PER_STATEMENT = 5_000
+PARTITION_DAYS_BACK = 1
+PARTITION_DAYS_AHEAD = 7
+
+
+@dataclass(frozen=True)
+class Job:
+    """Periodic work: first run on election, then ``period_s`` after the end of the run before."""
+
+    name: str
+    period_s: float
+    run: Callable[["asyncpg.Pool[Any]"], Awaitable[None]]
+
+
+async def delete_expired_spent_tokens(pool: "asyncpg.Pool[Any]") -> None:
+    """Forgets one-time codes that have expired and so could not be spent again anyway."""
+    statement = load("server.database")["delete_expired_spent_tokens"]
+    deleted = DELETED_PER_STATEMENT
+    while deleted == DELETED_PER_STATEMENT:  # in portions: one long statement would hold the rows' locks
+        async with database_pool.acquired(pool) as connection:
+            deleted = await connection.fetchval(statement, DELETED_PER_STATEMENT)
+
+
+async def create_partitions(pool: "asyncpg.Pool[Any]") -> None:
+    """Makes the partitions of the coming business days, long before the first operation falls into one."""
+    statement = load("server.database")["ensure_partitions"]
+    days = PARTITION_DAYS_BACK + 1 + PARTITION_DAYS_AHEAD
+    # A day back covers every time zone the business day may be in.
+    first = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=PARTITION_DAYS_BACK)
+    async with database_pool.acquired(pool) as connection:
+        await connection.execute(statement, first, days)
+
+
+JOBS: tuple[Job, ...] = (
+    Job("create_partitions", 3_600, create_partitions),
+    Job("delete_expired_spent_tokens", 30, delete_expired_spent_tokens),
+)
+
+
+async def run_jobs(pool: "asyncpg.Pool[Any]", jobs: tuple[Job, ...]) -> None:
+    """Runs every job at its period until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for job in jobs:
+            group.create_task(_repeat(job, pool), name=job.name)
+
+
+async def _repeat(job: Job, pool: "asyncpg.Pool[Any]") -> None:
+    while True:
+        try:
+            async with asyncio.timeout(JOB_TIMEOUT_S):
+                await job.run(pool)
+        except Exception as error:  # a failing job must not take the others with it
+            telemetry.housekeeping_counter(job.name, "failed").inc()
+            log.error("housekeeping job failed", extra={"job": job.name}, exc_info=error)
+        else:
+            telemetry.housekeeping_counter(job.name, "succeeded").inc()
+        await asyncio.sleep(job.period_s)
+
+
+async def _work_while_elected(settings: Settings, pool: "asyncpg.Pool[Any]", jobs: tuple[Job, ...]) -> None:
+    """Returns when another instance is elected; works as long as our session holds the lock.
+
+    Raises:
+        DatabaseUnavailableError: the session is lost, and the lock with it.
+    """
+    with database_pool.database_errors():
+        session = await asyncpg.connect(
+            settings.database_dsn,
+            timeout=database_pool.CONNECT_TIMEOUT_S,
+            command_timeout=10,
+            server_settings={"application_name": "onecard housekeeper election"},
+        )
+        try:
+            if not await session.fetchval("SELECT pg_try_advisory_lock($1)", ELECTION_LOCK_KEY):
+                return
+            log.info("elected as housekeeper")
+            work = asyncio.create_task(run_jobs(pool, jobs))
+            try:
+                while True:
+                    await asyncio.sleep(LEADER_CHECK_S)
+                    await session.fetchval("SELECT 1")
+            finally:
+                # Before the lock can pass to another: two housekeepers must not run a job at once.
+                work.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await work
+        finally:
+            session.terminate()
+
+
+async def keep_house(settings: Settings, jobs: tuple[Job, ...] = JOBS) -> None:
+    """Stands for election again and again until cancelled."""
+    pool = await database_pool.open_pool(
+        settings,
+        settings.database_dsn,
+        application_name="onecard housekeeper",
+        connections_max=CONNECTIONS_MAX,
+    )
+    try:
+        while True:
+            try:
+                await _work_while_elected(settings, pool, jobs)
+            except DatabaseUnavailableError:
+                log.warning("housekeeper waits for the database")
+            except Exception as error:
+                log.error("housekeeper was interrupted", exc_info=error)
+            await asyncio.sleep(ELECTION_PAUSE_S)
+    finally:
+        pool.terminate()
+
+
+async def run(settings: Settings, _index: int, ready: Callable[[], None]) -> None:
+    """The housekeeper process: works until SIGTERM; a job cut off is rolled back and runs again."""
+    asked_to_stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
+    work = asyncio.create_task(keep_house(settings))
+    ready()
+    await asked_to_stop.wait()
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+if __name__ == "__main__":
+    run_child(run)

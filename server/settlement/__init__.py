@@ -1,0 +1,1 @@
+"""Settlement: proof that the money is right."""
