@@ -23,14 +23,17 @@ from typing import Any, Final
 
 from benchmarks.generator_job import TlsFiles
 from benchmarks.suite_pgbench import PgbenchTarget
+from server.database import pool
 from server.errors import ConfigurationError
 from server.run_files import read_run_file
+from server.settings import socket_dsn
 
 PARTICIPANT: Final = "bench"
 _GRANTS: Final = (("rpc_class", "authorization"), ("region", "36"))
 _READY_S_MAX: Final = 90.0
 _STOP_S_MAX: Final = 60.0
 _POLL_S: Final = 0.05
+_STATEMENT_S_MAX: Final = 600
 # Workers read participants and grants again every second.
 _GRANTS_IN_FORCE_S: Final = 2.5
 
@@ -145,23 +148,24 @@ def reconcile(core: BenchCore) -> str | None:
     return None
 
 
-async def count_stored_approvals(core: BenchCore) -> int:
-    """Approved money operations in the core's database."""
-    import asyncpg
+def stored_approvals(core: BenchCore) -> int:
+    """Approved money operations of the bench in the core's database."""
+    statement = "SELECT count(*) FROM operations WHERE participant_id = $1 AND response_code = '00'"
+    return int(asyncio.run(_query(core, statement, PARTICIPANT)))
 
-    connection = await asyncpg.connect(
-        host=str(core.socket_dir), port=5432, user="postgres", database="onecard"
-    )
+
+def checkpoint(core: BenchCore) -> None:
+    """Writes out what came before, so that no suite pays for the pages of another."""
+    asyncio.run(_query(core, "CHECKPOINT"))
+
+
+async def _query(core: BenchCore, statement: str, *arguments: str) -> Any:
+    dsn = socket_dsn(core.socket_dir, user="postgres")
+    connection = await pool.connect(dsn, application_name="onecard bench", command_timeout=_STATEMENT_S_MAX)
     try:
-        statement = "SELECT count(*) FROM operations WHERE participant_id = $1 AND response_code = '00'"
-        return int(await connection.fetchval(statement, PARTICIPANT))
+        return await connection.fetchval(statement, *arguments)
     finally:
         await connection.close()
-
-
-def stored_approvals(core: BenchCore) -> int:
-    """The same, for code without a loop."""
-    return asyncio.run(count_stored_approvals(core))
 
 
 def _await_ready(process: subprocess.Popen[bytes], data_dir: Path, log_path: Path) -> dict[str, Any]:

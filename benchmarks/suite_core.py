@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.core_process import BenchCore, reconcile, stored_approvals
+from benchmarks.core_process import BenchCore, checkpoint, reconcile, stored_approvals
 from benchmarks.echo_server import SERVICE
 from benchmarks.generator_job import GeneratorJob
 from benchmarks.generator_process import run_load
@@ -20,6 +20,7 @@ from benchmarks.suite_result import SuiteResult, SuiteSettings, from_load
 # What is prepared for each second: well above what two cores decide, and raised with the cores.
 _UNARY_PER_SECOND_AND_WORKER: Final = 5_000
 _FRAMES_OPERATIONS_PER_SECOND_AND_WORKER: Final = 30_000
+APPROVED_SHARE_MIN: Final = 0.99
 
 
 @dataclass
@@ -84,6 +85,7 @@ class CoreSuites:
         )
 
     def _run(self, suite: str, job: GeneratorJob, *, unit: str, facts: dict[str, Any]) -> SuiteResult:
+        checkpoint(self.core)
         run = run_load(job, processes=self.core.processes, trees=self.core.trees)
         job.payload_file.unlink()
         self.acknowledged += run.result.whole.approved
@@ -97,10 +99,21 @@ class CoreSuites:
             "approvals_stored_so_far": stored,
             "reconciled": disagreement is None,
         }
+        whole = run.result.whole
         result = from_load(suite, run, asked_s=self.settings.seconds, unit=unit, facts=facts)
         return result.with_failures(
-            check_books(acknowledged=self.acknowledged, stored=stored, disagreement=disagreement)
+            [
+                *check_approvals(approved=whole.approved, answered=whole.answered),
+                *check_books(acknowledged=self.acknowledged, stored=stored, disagreement=disagreement),
+            ]
         )
+
+
+def check_approvals(*, approved: int, answered: int) -> list[str]:
+    """A decline costs less than an approval: a figure with many of them would flatter the core."""
+    if approved >= answered * APPROVED_SHARE_MIN:
+        return []
+    return [f"only {approved} of {answered} operations were approved"]
 
 
 def check_books(*, acknowledged: int, stored: int, disagreement: str | None) -> list[str]:

@@ -115,6 +115,7 @@ def measure(target: PgbenchTarget, *, clients: int, seconds: float) -> PgbenchRu
         "-T",
         str(max(1, round(seconds))),
     ]
+    _execute(target, "CHECKPOINT")
     tool_before_s = _ended_children_cpu_s()
     before = CpuSample.take(processes={}, trees={"postgresql": target.postmaster_pid})
     output = _run_tool([target.binaries / "pgbench", *flags, *target.connection_flags(), DATABASE])

@@ -1,0 +1,6 @@
+"""The callers of the core: typed clients of every RPC, a virtual chip card, and a day of the province.
+
+``errors`` and ``retry`` say what may be asked again; ``channel`` does it; ``service_client`` has one method per RPC;
+``bank``, ``terminal``, ``agency`` and ``operator`` speak the words of their trade. Nothing here imports the server,
+except ``demo``, which borrows its synthetic people.
+"""

@@ -52,9 +52,10 @@ def verify_arqcs(masters: MasterKeys, checks: Sequence[ArqcCheck]) -> list[Verif
     for ref, positions in by_key.items():
         try:
             info = masters.require_usable(ref, KeyUsage.IMK_AC)
+            _verify_arqcs_under(masters, info, ref, checks, positions, results)
         except _KEY_REFUSALS:
+            # Also when another thread destroys the key between the two calls: the group stays unproven.
             continue
-        _verify_arqcs_under(masters, info, ref, checks, positions, results)
     return results
 
 
@@ -106,9 +107,9 @@ def verify_internal_authentications(
     for (ref, city), cards in by_city.items():
         try:
             info = masters.require_usable(ref, KeyUsage.SS_AUTHENTICATION_PROVINCE)
+            card_keys = masters.encrypt_under_city(ref, city, b"".join([factor for _, factor in cards]))
         except _KEY_REFUSALS:
             continue
-        card_keys = masters.encrypt_under_city(ref, city, b"".join([factor for _, factor in cards]))
         for start, (position, _) in zip(range(0, len(card_keys), 16), cards, strict=True):
             check = checks[position]
             try:

@@ -7,22 +7,29 @@ Readers may be many processes; a writer takes a lock and replaces the list whole
 key.
 """
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from crypto.blocks import ThreadEncryptors
 from crypto.card_code import CardCodes
 from crypto.challenge import Challenges
 from crypto.diversification import city_region, complemented, ss_card_factor, udk_factor_of
-from crypto.errors import KeyNotFoundError, KeyStateError, KeyStoreExistsError, KeyUsageError
+from crypto.errors import KeyStateError, KeyStoreExistsError, KeyUsageError
 from crypto.identification_code import IdentificationCodes
 from crypto.key_store import batches, diagnosis
 from crypto.key_store.checks import ArqcCheck, CardKeys, InternalAuthenticationCheck, VerifiedArqc
+from crypto.key_store.lifecycle import (
+    StoredKeys,
+    active_of,
+    add_key,
+    entry_of,
+    move,
+    new_version,
+    rotate,
+    value_of,
+)
 from crypto.key_store.wrapped_file import (
     KEYS_FILE,
-    StoredKeys,
     read_keys,
     read_storage_key,
     write_keys,
@@ -47,11 +54,8 @@ DEVELOPMENT_KEYS: Mapping[str, tuple[Cipher, KeyUsage]] = {
     "identification-code": (Cipher.SM4, KeyUsage.IDENTIFICATION_CODE),
 }
 CITY_CONTEXTS_MAX = 1024
-# Tokens and sealed columns tell the key version in one byte.
-VERSION_MAX = 255
 # A tuple: searching it is by identity, while hashing an Enum is Python code.
 _USABLE = (KeyState.ACTIVE, KeyState.VERIFY_ONLY)
-_LIFE = list(KeyState)
 
 
 class SoftwareKeyStore:
@@ -93,7 +97,7 @@ class SoftwareKeyStore:
                 raise KeyStoreExistsError(f"key store: {directory} already holds one")
             storage_key = write_storage_key(directory)
             keys: StoredKeys = dict(
-                _new_version(KeyRef(name, 1), *kind) for name, kind in DEVELOPMENT_KEYS.items()
+                new_version(KeyRef(name, 1), *kind) for name, kind in DEVELOPMENT_KEYS.items()
             )
             write_keys(directory, storage_key, keys)
         return cls(directory, storage_key, keys)
@@ -109,7 +113,7 @@ class SoftwareKeyStore:
             KeyNotFoundError: no such key.
             KeyStateError: no version of it is active.
         """
-        return _active_of(self._keys, name)
+        return active_of(self._keys, name)
 
     def diversify_udks(self, ref: KeyRef, cards: Sequence[tuple[str, str]]) -> list[Key]:
         """See ``KeyStore.diversify_udks``."""
@@ -185,6 +189,25 @@ class SoftwareKeyStore:
             ss_authentication=Key(cipher, KeyUsage.SS_AUTHENTICATION_CARD, card_key),
         )
 
+    def add_key(
+        self, name: str, *, cipher: Cipher, usage: KeyUsage, udk_option: UdkOption = UdkOption.A
+    ) -> KeyRef:
+        """Draws version 1 of a further key, active: another bank's issuer master key, for example.
+
+        Args:
+            name: lower-case words with hyphens, not in use.
+            cipher: algorithm.
+            usage: the one thing it may do.
+            udk_option: how an issuer master key derives card keys.
+        Raises:
+            KeyStateError: the name is taken.
+            KeyUsageError: the usage does not go with the cipher.
+        """
+
+        return self._change(
+            lambda keys: add_key(keys, name, cipher=cipher, usage=usage, udk_option=udk_option)
+        )
+
     def rotate(self, name: str) -> KeyRef:
         """Draws a new version of ``name`` and makes it active; the version before only verifies from now on.
 
@@ -194,18 +217,7 @@ class SoftwareKeyStore:
             KeyNotFoundError, KeyStateError: nothing to rotate.
         """
 
-        def add_version(keys: StoredKeys) -> KeyRef:
-            before = _active_of(keys, name)
-            info, key = keys[before]
-            keys[before] = (replace(info, state=KeyState.VERIFY_ONLY), key)
-            version = 1 + max(ref.version for ref in keys if ref.name == name)
-            if version > VERSION_MAX:
-                raise KeyStateError(f"key {name} has used up its versions")
-            ref, stored = _new_version(KeyRef(name, version), info.cipher, info.usage, info.udk_option)
-            keys[ref] = stored
-            return ref
-
-        return self._change(add_version)
+        return self._change(lambda keys: rotate(keys, name))
 
     def set_state(self, ref: KeyRef, state: KeyState) -> None:
         """Moves a key forward in its life; DESTROYED drops its bytes for good.
@@ -215,17 +227,7 @@ class SoftwareKeyStore:
             KeyStateError: a step back, or a second active version.
         """
 
-        def move(keys: StoredKeys) -> KeyRef:
-            info, key = _entry_of(keys, ref)
-            if _LIFE.index(state) <= _LIFE.index(info.state):
-                raise KeyStateError(f"key {ref.name} version {ref.version} is {info.state.value} already")
-            actives = {other.name for other, _ in keys.values() if other.state is KeyState.ACTIVE}
-            if state is KeyState.ACTIVE and ref.name in actives:
-                raise KeyStateError(f"key {ref.name} has an active version already")
-            keys[ref] = (replace(info, state=state), None if state is KeyState.DESTROYED else key)
-            return ref
-
-        self._change(move)
+        self._change(lambda keys: move(keys, ref, state))
 
     def reload(self) -> None:
         """Takes over what another process changed.
@@ -237,7 +239,7 @@ class SoftwareKeyStore:
 
     def require_usable(self, ref: KeyRef, usage: KeyUsage) -> KeyInfo:
         """See ``batches.MasterKeys.require_usable``."""
-        info, _ = _entry_of(self._keys, ref)
+        info, _ = entry_of(self._keys, ref)
         if info.usage is not usage:
             raise KeyUsageError(f"key {ref.name} is for {info.usage.value}, not {usage.value}")
         if info.state not in _USABLE:
@@ -248,7 +250,7 @@ class SoftwareKeyStore:
         """See ``batches.MasterKeys.encrypt_under_master``."""
 
         def open_key() -> tuple[Cipher, bytes]:
-            key = _value_of(self._keys, ref)
+            key = value_of(self._keys, ref)
             return key.cipher, key.value
 
         return self._masters.encrypt(ref, blocks, open_key=open_key)
@@ -257,17 +259,17 @@ class SoftwareKeyStore:
         """See ``batches.MasterKeys.encrypt_under_city``; the contexts of some cities stay alive."""
 
         def open_key() -> tuple[Cipher, bytes]:
-            return self._keys[ref][0].cipher, batches.city_key_value(self, ref, city)
+            return entry_of(self._keys, ref)[0].cipher, batches.city_key_value(self, ref, city)
 
         return self._cities.encrypt((ref, city), blocks, open_key=open_key)
 
     def _require_active(self, ref: KeyRef) -> None:
-        if _entry_of(self._keys, ref)[0].state is not KeyState.ACTIVE:
+        if entry_of(self._keys, ref)[0].state is not KeyState.ACTIVE:
             raise KeyStateError(f"key {ref.name} version {ref.version} may not generate")
 
     def _usable_key(self, ref: KeyRef, usage: KeyUsage) -> Key:
         self.require_usable(ref, usage)
-        return _value_of(self._keys, ref)
+        return value_of(self._keys, ref)
 
     def _usable_versions(self, ref: KeyRef, usage: KeyUsage) -> dict[int, Key]:
         """Every version of ``ref.name`` that may verify; ``ref`` itself must be the one that generates."""
@@ -294,43 +296,3 @@ class SoftwareKeyStore:
         self._keys = keys
         self._masters.forget()
         self._cities.forget()
-
-
-def _active_of(keys: StoredKeys, name: str) -> KeyRef:
-    infos = [info for info, _ in keys.values() if info.name == name]
-    if not infos:
-        raise KeyNotFoundError(f"no key {name}")
-    for info in infos:
-        if info.state is KeyState.ACTIVE:
-            return info.ref
-    raise KeyStateError(f"key {name} has no active version")
-
-
-def _entry_of(keys: StoredKeys, ref: KeyRef) -> tuple[KeyInfo, Key | None]:
-    try:
-        return keys[ref]
-    except KeyError:
-        raise KeyNotFoundError(f"no key {ref.name} version {ref.version}") from None
-
-
-def _value_of(keys: StoredKeys, ref: KeyRef) -> Key:
-    _, key = _entry_of(keys, ref)
-    if key is None:
-        raise KeyStateError(f"key {ref.name} version {ref.version} is destroyed")
-    return key
-
-
-def _new_version(
-    ref: KeyRef, cipher: Cipher, usage: KeyUsage, udk_option: UdkOption = UdkOption.A
-) -> tuple[KeyRef, tuple[KeyInfo, Key | None]]:
-    key = Key(cipher, usage, secrets.token_bytes(32 if cipher is Cipher.HMAC_SM3 else 16))
-    info = KeyInfo(
-        name=ref.name,
-        version=ref.version,
-        usage=usage,
-        cipher=cipher,
-        kcv=key.kcv(),
-        state=KeyState.ACTIVE,
-        udk_option=udk_option,
-    )
-    return ref, (info, key)

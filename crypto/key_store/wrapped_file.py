@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from crypto.errors import KeyStoreUnavailableError, SealBrokenError
+from crypto.key_store.lifecycle import StoredKeys
 from crypto.keys import Cipher, Key, KeyInfo, KeyRef, KeyState, KeyUsage, UdkOption
 from crypto.sealing import open_sealed, seal
 
@@ -29,8 +30,6 @@ KEYS_FILE = "keys.json"
 FORMAT = "onecard-keys-1"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _LIST_SEAL_LABEL = b"onecard key list"
-
-StoredKeys = dict[KeyRef, tuple[KeyInfo, Key | None]]
 
 
 @contextlib.contextmanager
@@ -106,7 +105,7 @@ def read_storage_key(directory: Path) -> Key:
         raise KeyStoreUnavailableError(f"key store: {path} is not a storage key") from None
 
 
-def write_keys(directory: Path, storage_key: Key, keys: Mapping[KeyRef, tuple[KeyInfo, Key | None]]) -> None:
+def write_keys(directory: Path, storage_key: Key, keys: StoredKeys) -> None:
     """Replaces the list. A destroyed key keeps its description and loses its bytes."""
     entries = []
     for info, key in keys.values():

@@ -126,6 +126,6 @@ def _outcome(
         available_minor=available_minor,
         currency_code=CNY,
         arpc=arpc,
-        business_date=f"{batch.business_date:%Y%m%d}",
+        business_date=batch.business_date_text,
     )
     return Outcome(message, reason, response_code, postings)

@@ -22,6 +22,7 @@ from typing import Any
 import asyncpg
 
 from server.database import postgres_host
+from server.database.postgres_host import SOCKET_NAME
 from server.errors import ConfigurationError
 from server.parent_death import die_with_parent
 from server.settings import socket_dsn
@@ -148,7 +149,7 @@ class EmbeddedPostgres:
         while not self._is_ready():
             if self.has_exited() or time.monotonic() > deadline:
                 await self.stop()
-                raise ConfigurationError(f"PostgreSQL did not start: {_reason(report)} (see {report})")
+                raise ConfigurationError(f"PostgreSQL did not start: {self._reason(report)} (see {report})")
             await asyncio.sleep(POLL_S)
 
     def _spawn(self, binaries: postgres_host.PostgresBinaries, report: Path) -> None:
@@ -213,6 +214,15 @@ class EmbeddedPostgres:
                 os.fchown(file.fileno(), self._account.pw_uid, self._account.pw_gid)
                 file.write(text)
 
+    def _reason(self, report: Path) -> str:
+        """The server's own last word on why it did not start: on stderr, later in its log."""
+        lines = report.read_text(errors="replace").splitlines()
+        for log_file in sorted((self._cluster / "log").glob("*.log"), key=lambda path: path.stat().st_mtime):
+            written = log_file.read_text(errors="replace").splitlines()
+            lines += [line for line in written if f"[{self.pid}]" in line]
+        fatal = [line for line in lines if "FATAL:" in line]
+        return (fatal or lines or ["no reason given"])[-1].split("FATAL:")[-1].strip()
+
     async def _create_database(self) -> None:
         """The service's own role owns its database and is no superuser."""
         connection = await asyncpg.connect(self.dsn(user="postgres", database="postgres"), timeout=10)
@@ -230,7 +240,7 @@ class EmbeddedPostgres:
             await connection.close()
 
     async def _end_orphans(self) -> None:
-        """Waits out a server whose owner was killed; its pid file goes, for the pid may be another's now."""
+        """Waits out a server whose owner was killed, then removes the lock files it left."""
         deadline = time.monotonic() + STOP_WAIT_S
         asked = False
         while orphans := list(postgres_host.postgres_processes(self._cluster)):
@@ -247,7 +257,9 @@ class EmbeddedPostgres:
             await asyncio.sleep(POLL_S)
         if sys.platform.startswith("linux"):
             # No process has the cluster as its working directory, so none can hold its shared memory.
-            (self._cluster / "postmaster.pid").unlink(missing_ok=True)
+            # The pid in a lock file may by now be another process's, or of one that nobody has collected.
+            for lock in (self._cluster / "postmaster.pid", self.socket_dir / f"{SOCKET_NAME}.lock"):
+                lock.unlink(missing_ok=True)
 
     def _as_service_user(self) -> dict[str, Any]:
         if os.geteuid() != 0:
@@ -260,10 +272,3 @@ def _postmaster_pid(cluster: Path) -> int:
         return int((cluster / "postmaster.pid").read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _reason(report: Path) -> str:
-    """The server's own last word on why it did not start."""
-    lines = report.read_text(errors="replace").splitlines()
-    fatal = [line for line in lines if "FATAL:" in line or "ERROR:" in line]
-    return (fatal or lines or ["no reason given"])[-1].split("FATAL:")[-1].strip()

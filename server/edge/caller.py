@@ -26,7 +26,7 @@ EVERYTHING = "*"
 class Participant:
     """A bank, agency, terminal operator or operator, with what it was granted; ``*`` grants everything of a kind.
 
-    Region grants are prefixes without trailing zeros pairs: "36" is the province, "3601" one city.
+    Region grants are prefixes of region codes: "36" is the province, "3601" one city.
     """
 
     participant_id: str
@@ -57,7 +57,7 @@ class Participant:
 
     def may_region(self, region: str) -> bool:
         """Whether cards issued in ``region`` (six digits) are the caller's business."""
-        return any(granted == EVERYTHING or region.startswith(granted) for granted in self.regions)
+        return region.startswith(self.regions)
 
     def require_region(self, region: str) -> None:
         """
@@ -97,7 +97,10 @@ class ParticipantRegistry:
                 participant_id=participant_id,
                 settlement_account_id=account_id,
                 rpc_classes=frozenset(grants[participant_id]["rpc_class"]),
-                regions=tuple(sorted(grants[participant_id]["region"])),
+                # The empty prefix begins every region.
+                regions=tuple(
+                    "" if region == EVERYTHING else region for region in grants[participant_id]["region"]
+                ),
                 catalogue_items=frozenset(grants[participant_id]["catalogue_item"]),
             )
             for participant_id, account_id in accounts.items()

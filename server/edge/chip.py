@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from onecard.v1 import common_pb2
 
-from crypto.cryptogram import TransactionData
+from crypto.cryptogram import ARQC_SIZE, TransactionData, TransactionDataError
 from server.cards.identifiers import parse_identification_code
 from server.edge import fields
 from server.errors import MalformedFieldError
 
 CNY_NUMERIC = "156"
 CHINA_NUMERIC = "156"
+FIRST_PSN = "00"
 CHIP_RESPONSE_SIZE = 8
 
 
@@ -33,35 +34,35 @@ def presented_cryptogram(
         MalformedFieldError: an element is out of its bounds; names it below ``path``.
     """
     iad = chip.iad
+    arqc = chip.arqc
+    psn = chip.psn or FIRST_PSN
+    if len(arqc) != ARQC_SIZE:
+        raise MalformedFieldError(f"{path}.arqc", f"must be {ARQC_SIZE} bytes")
     if not 7 <= len(iad) <= 32:
         raise MalformedFieldError(f"{path}.iad", "must be 7 to 32 bytes")
-    if not 1 <= chip.atc <= 0xFFFF:
+    if chip.atc == 0:
         raise MalformedFieldError(f"{path}.atc", "must be 1 to 65535")
-    if chip.transaction_type > 99:
-        raise MalformedFieldError(f"{path}.transaction_type", "must be 0 to 99")
+    if len(psn) != 2 or not (psn.isdigit() and psn.isascii()):
+        raise MalformedFieldError(f"{path}.psn", "must be 2 digits")
     data = TransactionData(
         amount_authorized_minor=amount_minor,
         amount_other_minor=0,
-        terminal_country_code=fields.digits(
-            f"{path}.terminal_country_code", chip.terminal_country_code, size=3, default=CHINA_NUMERIC
-        ),
-        tvr=fields.exactly(f"{path}.tvr", chip.tvr, size=5),
+        terminal_country_code=chip.terminal_country_code or CHINA_NUMERIC,
+        tvr=chip.tvr,
         transaction_currency_code=CNY_NUMERIC,
-        transaction_date=fields.digits(f"{path}.transaction_date", chip.transaction_date, size=6),
+        transaction_date=chip.transaction_date,
         transaction_type=f"{chip.transaction_type:02d}",
-        unpredictable_number=fields.exactly(
-            f"{path}.unpredictable_number", chip.unpredictable_number, size=4
-        ),
-        aip=fields.exactly(f"{path}.aip", chip.aip, size=2),
+        unpredictable_number=chip.unpredictable_number,
+        aip=chip.aip,
         atc=chip.atc,
         cvr=iad[3:7],
     )
-    return PresentedCryptogram(
-        psn=fields.digits(f"{path}.psn", chip.psn, size=2, default="00"),
-        data=data.encode(),
-        atc=chip.atc,
-        arqc=fields.exactly(f"{path}.arqc", chip.arqc, size=8),
-    )
+    try:
+        encoded = data.encode()
+    except TransactionDataError as error:
+        # The elements are called as the fields are.
+        raise MalformedFieldError(f"{path}.{error.element}", "is out of its bounds") from None
+    return PresentedCryptogram(psn, encoded, chip.atc, arqc)
 
 
 def checked_chip_answer(path: str, answer: common_pb2.ChipAnswer) -> tuple[str, str, bytes]:

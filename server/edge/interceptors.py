@@ -47,7 +47,7 @@ class Gate(grpc.aio.ServerInterceptor):
         wrapped = self._handlers.get(method)
         if wrapped is not None:
             return wrapped
-        handler = await continuation(handler_call_details)
+        handler: Handler | None = await continuation(handler_call_details)
         # Health and reflection need a certificate of ours and no grant; an unknown method is UNIMPLEMENTED.
         if handler is None or not method.startswith(OWN_PREFIX):
             return handler

@@ -198,12 +198,14 @@ class Lane:
         # holders committed.
         account_rows = await connection.fetch(READ_ACCOUNTS, list(account_ids), shard)
         now: datetime = account_rows[0][0]
+        business_date = self._settings.calendar.business_date_of(now)
         return Batch(
             cards={row[0]: CardState(*row) for row in card_rows},
             accounts={row[1]: Account(*row[1:]) for row in account_rows if row[1] is not None},
             now=now,
             today=self._settings.calendar.date_of(now),
-            business_date=self._settings.calendar.business_date_of(now),
+            business_date=business_date,
+            business_date_text=f"{business_date:%Y%m%d}",
         )
 
     def _decide(

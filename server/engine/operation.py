@@ -174,6 +174,8 @@ class Batch:
     now: datetime
     today: date
     business_date: date
+    # Business date written YYYYMMDD, once for all answers of the batch.
+    business_date_text: str
     # Set by the engine before each decision: names the operation in postings, RRN and authorization code.
     operation_id: int = 0
     # True when another request already used the operation's switch key.

@@ -1,6 +1,5 @@
 """Gathers what a batch decided and writes it with one array statement."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -10,10 +9,6 @@ from server.engine.operation import Batch, Operation, Outcome
 
 PERSIST = load("server.engine")["persist"]
 
-CARD_COLUMNS = 6
-ACCOUNT_COLUMNS = 3
-OPERATION_COLUMNS = 15
-POSTING_COLUMNS = 5
 ACCESS_COLUMNS = 8
 
 
@@ -73,17 +68,13 @@ class BatchWriter:
             shard,
             batch.business_date,
             batch.now,
-            *_columns(cards, CARD_COLUMNS),
-            *_columns(accounts, ACCOUNT_COLUMNS),
-            *_columns(self._operations, OPERATION_COLUMNS),
-            *_columns(self._postings, POSTING_COLUMNS),
-            *_columns(self._accesses, ACCESS_COLUMNS),
+            cards,
+            accounts,
+            self._operations,
+            self._postings,
+            *(zip(*self._accesses, strict=True) if self._accesses else [()] * ACCESS_COLUMNS),
         )
         return True
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
 def _operation_row(operation: Operation, outcome: Outcome, batch: Batch) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ import os
 import signal
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -63,13 +64,25 @@ async def test_committed_rows_survive_kill_9(data_dir: Path) -> None:
     await server.stop()
 
 
-async def test_pid_file_that_names_another_process_does_not_stop_the_start(data_dir: Path) -> None:
+@pytest.fixture
+def other_process(data_dir: Path) -> Iterator[int]:
+    """A process of PostgreSQL's own user that is no PostgreSQL."""
+    account = postgres_host.service_account(data_dir)
+    with subprocess.Popen(["sleep", "600"], user=account.pw_uid) as process:
+        yield process.pid
+        process.kill()
+
+
+async def test_lock_files_that_name_another_process_do_not_stop_the_start(
+    data_dir: Path, other_process: int
+) -> None:
     server = EmbeddedPostgres(data_dir)
     await server.start()
-    pid_file = data_dir / "postgres" / "postmaster.pid"
-    text = pid_file.read_text()
+    locks = [data_dir / "postgres" / "postmaster.pid", server.socket_dir / ".s.PGSQL.5432.lock"]
+    texts = [lock.read_text().replace(str(server.pid), str(other_process), 1) for lock in locks]
     await server.stop()
-    pid_file.write_text(text.replace(str(server.pid), "1", 1))
+    for lock, text in zip(locks, texts, strict=True):
+        lock.write_text(text)
     await server.start()
     assert not server.has_exited()
     await server.stop()

@@ -85,3 +85,13 @@ def test_killed_supervisor_takes_everything_along_and_the_next_start_works(serve
     next_instance.until_ready()
     assert not any(is_running(pid) for pid in pids(facts))
     assert next_instance.stop() == 0
+
+
+def test_power_cut_of_supervisor_and_postgres_at_once_is_recovered_from(serve: Serve) -> None:
+    for _ in range(3):
+        instance = serve()
+        facts = instance.until_ready()
+        os.kill(facts["postgres_pid"], signal.SIGKILL)
+        instance.process.kill()
+        instance.exit_code()
+    assert serve().until_ready()

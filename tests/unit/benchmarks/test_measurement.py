@@ -9,7 +9,7 @@ from benchmarks.cpu_accounting import parse_stat
 from benchmarks.generator_job import GeneratorJob, GeneratorResult, TlsFiles
 from benchmarks.machine import file_system_of
 from benchmarks.report import failures, ratios, result_file
-from benchmarks.suite_core import check_books
+from benchmarks.suite_core import check_approvals, check_books
 from benchmarks.suite_pgbench import parse_output
 from benchmarks.suite_result import SuiteResult
 from benchmarks.tally import Tally
@@ -110,6 +110,11 @@ def test_books_that_disagree_forbid_the_figure() -> None:
         "5 approvals acknowledged, 4 stored",
         "reconcile: sum is 1",
     ]
+
+
+def test_many_declines_forbid_the_figure() -> None:
+    assert check_approvals(approved=99, answered=100) == []
+    assert check_approvals(approved=98, answered=100) == ["only 98 of 100 operations were approved"]
 
 
 def test_job_and_result_survive_the_pipe() -> None:

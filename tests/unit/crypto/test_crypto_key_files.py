@@ -8,16 +8,18 @@ import pytest
 from crypto_virtual_card import ATR, make_check
 
 from crypto.card_code import CardCodeUse
+from crypto.diversification import derive_udk
 from crypto.errors import (
     KeyNotFoundError,
     KeyStateError,
     KeyStoreExistsError,
     KeyStoreUnavailableError,
+    KeyUsageError,
     SealBrokenError,
 )
 from crypto.key_store.diagnosis import ArqcFinding
 from crypto.key_store.software import DEVELOPMENT_KEYS, SoftwareKeyStore
-from crypto.keys import KeyRef, KeyState
+from crypto.keys import Cipher, KeyRef, KeyState, KeyUsage, UdkOption
 
 
 def test_after_rotation_the_old_version_only_verifies(tmp_path):
@@ -39,6 +41,21 @@ def test_after_rotation_the_old_version_only_verifies(tmp_path):
     assert store.card_codes(new).open(old_code).key_version == 1
     with pytest.raises(KeyStateError):
         store.card_codes(KeyRef("card-code", 1))
+
+
+def test_an_issuer_that_decimalises_long_numbers_has_a_key_of_its_own(tmp_path):
+    store = SoftwareKeyStore.create(tmp_path)
+    ref = store.add_key("imk-ac-bank-b", cipher=Cipher.TDES, usage=KeyUsage.IMK_AC, udk_option=UdkOption.B)
+    imk = store._keys[ref][1]
+    long, short = ("6217000010012345678", "00"), ("6217000010012345", "00")
+    expected = [derive_udk(imk, pan=pan, psn=psn, option=UdkOption.B) for pan, psn in (long, short)]
+    assert SoftwareKeyStore.open(tmp_path).diversify_udks(ref, [long, short]) == expected
+    assert expected[0] != derive_udk(imk, pan=long[0], psn=long[1])
+    assert expected[1] == derive_udk(imk, pan=short[0], psn=short[1])
+    with pytest.raises(KeyStateError, match="exists"):
+        store.add_key("imk-ac-bank-b", cipher=Cipher.TDES, usage=KeyUsage.IMK_AC)
+    with pytest.raises(KeyUsageError):
+        store.add_key("imk-ac-bank-c", cipher=Cipher.SM4, usage=KeyUsage.CARD_CODE)
 
 
 def test_a_destroyed_key_proves_nothing_and_is_gone_from_the_file(tmp_path):
