@@ -32,7 +32,7 @@ class CardApplication:
     pan: str
     psn: str
     expires_on: str
-    cipher: common_pb2.CardCipher
+    cipher: "common_pb2.CardCipher.ValueType"
     transaction_amount_max_minor: int
     day_amount_max_minor: int
 
@@ -151,7 +151,10 @@ class Bank:
         )
 
     async def report_loss(
-        self, card: common_pb2.CardReference, *, kind: cards_pb2.LossKind = cards_pb2.LOSS_KIND_FORMAL
+        self,
+        card: common_pb2.CardReference,
+        *,
+        kind: "cards_pb2.LossKind.ValueType" = cards_pb2.LOSS_KIND_FORMAL,
     ) -> cards_pb2.ReportLossResponse:
         """Stops a card; in force when this returns.
 
@@ -186,7 +189,7 @@ class Bank:
         )
 
     async def card_code(
-        self, card: common_pb2.CardReference, *, use: identity_pb2.CardCodeUse
+        self, card: common_pb2.CardReference, *, use: "identity_pb2.CardCodeUse.ValueType"
     ) -> identity_pb2.IssueCardCodeResponse:
         """A code for the electronic card in the bank's app.
 

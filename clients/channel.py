@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import grpc
 import uuid_utils
@@ -19,10 +19,10 @@ from google.protobuf.message import Message
 
 from clients.errors import OneCardCallError, UnavailableError, from_rpc_error
 from clients.retry import RetryPolicy
+from clients.stream_status import StreamCall, StreamStatus
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
-StreamCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 
 # A connection that just failed has the fewest calls in flight and would draw all of them: it rests this long.
 REST_S = 0.2
@@ -220,10 +220,11 @@ class OneCardChannel:
         lane = self._choose(avoid=None)
         lane.in_flight += 1
         call: StreamCall = lane.channel.stream_stream(path)()
+        status = StreamStatus(call)
         try:
             yield call
         except grpc.aio.AioRpcError as error:
-            raise lane.failed(from_rpc_error(error)) from None
+            raise lane.failed(await status.error_of(error)) from None
         finally:
             lane.in_flight -= 1
             call.cancel()

@@ -21,8 +21,9 @@ Branch on the type or on ``reason``, never on ``message``.
 import contextlib
 
 import grpc
+from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from onecard.v1 import common_pb2
 
@@ -161,10 +162,10 @@ def from_operation_error(error: common_pb2.OperationError) -> OneCardCallError:
     )
 
 
-def _details(error: grpc.aio.AioRpcError) -> list["status_pb2.any__pb2.Any"]:
+def _details(error: grpc.aio.AioRpcError) -> list[any_pb2.Any]:
     # A proxy may answer in the core's place, with details of its own or with none.
     with contextlib.suppress(ValueError, DecodeError):
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(error)  # type: ignore[no-untyped-call]
         if status is not None:
             return list(status.details)
     return []

@@ -13,8 +13,9 @@ from collections.abc import AsyncGenerator, AsyncIterable
 import grpc
 from onecard.v1 import authorization_pb2 as pb
 
-from clients.channel import OneCardChannel, StreamCall
+from clients.channel import OneCardChannel
 from clients.errors import OneCardCallError, call_error
+from clients.stream_status import StreamCall
 
 PATH = "/onecard.v1.AuthorizationService/AuthorizeStream"
 # The core works on so many frames of one stream at once; more would wait in its socket.

@@ -52,7 +52,7 @@ class RetryPolicy:
         """
         if attempt >= self.attempts_max or not is_retryable(error, has_request_id=has_request_id):
             return None
-        ceiling_s = min(self.backoff_max_s, self.backoff_first_s * 2 ** (attempt - 1))
+        ceiling_s = min(self.backoff_max_s, self.backoff_first_s * 2.0 ** (attempt - 1))
         # The core's own delay is a floor: coming back earlier only meets the same full queue.
         return (error.retry_delay_s or 0.0) + ceiling_s * self.jitter()
 

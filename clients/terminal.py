@@ -10,7 +10,7 @@ from collections.abc import Callable
 from onecard.v1 import authorization_pb2 as pb
 
 from clients.channel import new_request_id
-from clients.chip_card import IssuerNotGenuineError, VirtualChipCard
+from clients.chip_card import VirtualChipCard
 from clients.service_client import AUTHORIZE, OneCardClient
 
 STAN_MAX = 999_999
@@ -117,6 +117,3 @@ def verify_answer(
     """
     if response.arpc or response.response_code == APPROVED:
         card.verify_issuer(request.chip, response_code=response.response_code, arpc=response.arpc)
-
-
-__all__ = ["APPROVED", "IssuerNotGenuineError", "StanCounter", "Terminal", "verify_answer"]

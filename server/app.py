@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
-import asyncpg
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
@@ -88,7 +87,7 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     engine = build_engine(settings, worker_index=worker_index)
     gate = Gate(registry, Admission(in_flight_max=settings.in_flight_max), lines)
     server, health_servicer = build_server(settings, gate)
-    add_servicers(server, settings, engine=engine, pool=pool, catalogue=catalogue, key_store=key_store)
+    add_servicers(server, settings, engine=engine, catalogue=catalogue, key_store=key_store)
 
     for reader in readers:
         await reader.start()
@@ -135,6 +134,7 @@ def build_engine(settings: Settings, *, worker_index: int) -> GroupCommit:
             open_connection=lambda: HotPathConnection(
                 settings, settings.database_dsn, application_name=f"onecard lane {worker_index}"
             ),
+            find_cards=CardDirectory(cache_max=settings.card_cache_max).find,
             calendar=business_calendar(settings),
             request_log_hours=settings.request_log_hours_min,
             observe=_observe,
@@ -170,7 +170,6 @@ def add_servicers(
     settings: Settings,
     *,
     engine: GroupCommit,
-    pool: "asyncpg.Pool[Any]",
     catalogue: Catalogue,
     key_store: KeyStore,
 ) -> None:
@@ -178,7 +177,6 @@ def add_servicers(
     _require_policies()
     blind_index = key_store.blind_index(key_store.active("blind-index"))
     challenges = key_store.challenges(key_store.active("challenge"))
-    directory = CardDirectory(pool, cache_max=settings.card_cache_max)
     intake = Intake(
         catalogue=catalogue,
         digest=key_store.request_digest(key_store.active("request-digest")),
@@ -191,7 +189,6 @@ def add_servicers(
 
     shared: dict[str, Any] = {
         "engine": engine,
-        "directory": directory,
         "intake": intake,
         "key_store": key_store,
         "blind_index": blind_index,

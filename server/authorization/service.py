@@ -9,9 +9,9 @@ from crypto.key_store import KeyStore
 from server.authorization import rules
 from server.authorization.rules import RESPONSE_CODES, Order, Reason
 from server.cards.directory import CardFacts
-from server.cards.presented import CheckedCryptogram, check_cryptograms, require_checked
+from server.cards.presented import CryptogramOperation, check_cryptograms, require_checked
 from server.cards.rules import advance_atc
-from server.engine.operation import Batch, Capability, Operation, OperationKind, Outcome, Posting
+from server.engine.operation import Batch, Capability, OperationKind, Outcome, Posting
 
 CNY = "CNY"
 AUTHORIZATION_CODES = 1_000_000
@@ -19,12 +19,17 @@ RRNS = 1_000_000_000_000
 
 
 @dataclass(slots=True, kw_only=True)
-class MoneyOperation(Operation):
-    """A purchase or deposit; ``facts`` and ``cryptogram`` are None when no card has the PAN."""
+class MoneyOperation(CryptogramOperation):
+    """A purchase or deposit."""
 
-    facts: CardFacts | None
-    cryptogram: CheckedCryptogram | None
-    settlement_account_id: int
+    def bind(self, card: CardFacts | None) -> None:
+        """
+        Raises:
+            NotGrantedError: the caller holds no grant of the card's region.
+        """
+        CryptogramOperation.bind(self, card)
+        if card is not None:
+            self.account_id = card.account_id
 
 
 class Authorize(Capability):
@@ -34,11 +39,7 @@ class Authorize(Capability):
         self._key_store = key_store
 
     def prepare(self, operations: Sequence[MoneyOperation]) -> None:
-        cryptograms = [
-            o.cryptogram for o in operations if o.cryptogram is not None and not o.cryptogram.checked
-        ]
-        if cryptograms:
-            check_cryptograms(self._key_store, cryptograms)
+        check_cryptograms(self._key_store, operations)
 
     def decide(self, operation: MoneyOperation, batch: Batch) -> Outcome:
         if operation.kind is OperationKind.PURCHASE:
@@ -80,7 +81,7 @@ class Authorize(Capability):
             card.changed = True
             account.posted_minor -= amount
             account.changed = True
-            postings = (Posting(account.account_id, operation.settlement_account_id, amount),)
+            postings = (Posting(account.account_id, operation.caller.settlement_account_id, amount),)
         response_code = RESPONSE_CODES[reason]
         arpc = verified.arpc(response_code.encode()) if verified is not None else b""
         # Only a card that proved itself hears what it holds.
@@ -105,7 +106,9 @@ class Authorize(Capability):
             account.posted_minor += money.amount_minor
             account.changed = True
             available = account.available_minor
-            postings = (Posting(operation.settlement_account_id, account.account_id, money.amount_minor),)
+            postings = (
+                Posting(operation.caller.settlement_account_id, account.account_id, money.amount_minor),
+            )
         return _outcome(batch, reason, RESPONSE_CODES[reason], available, b"", postings)
 
 

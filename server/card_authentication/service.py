@@ -9,11 +9,10 @@ from onecard.v1 import card_authentication_pb2 as pb
 
 from crypto.key_store import KeyStore
 from server.card_authentication.rules import Reason, reason_of_answer, reason_of_cryptogram
-from server.cards.directory import CardFacts
 from server.cards.presented import (
     SPENDING,
-    CheckedAnswer,
-    CheckedCryptogram,
+    AnswerOperation,
+    CryptogramOperation,
     TokenVerdict,
     check_answers,
     check_cryptograms,
@@ -24,25 +23,17 @@ from server.cards.presented import (
     use_of,
 )
 from server.cards.rules import advance_atc
-from server.engine.operation import Batch, Capability, Operation, Outcome
+from server.engine.operation import Batch, Capability, Outcome
 
 ARC_APPROVED = b"00"
 ARC_DECLINED = b"05"
 
 
 @dataclass(slots=True, kw_only=True)
-class AnswerOperation(Operation):
-    """An answer to a challenge to judge."""
+class AnswerOutcome(Outcome):
+    """Carries the verdict on the challenge to ``persist``."""
 
-    answer: CheckedAnswer
-
-
-@dataclass(slots=True, kw_only=True)
-class CryptogramOperation(Operation):
-    """A cryptogram to judge; both are None when no card has the PAN."""
-
-    facts: CardFacts | None
-    cryptogram: CheckedCryptogram | None
+    verdict: TokenVerdict
 
 
 class JudgeAnswers(Capability):
@@ -53,7 +44,7 @@ class JudgeAnswers(Capability):
         self._challenge_life_s = challenge_life_s
 
     def prepare(self, operations: Sequence[AnswerOperation]) -> None:
-        check_answers(self._key_store, [operation.answer for operation in operations])
+        check_answers(self._key_store, operations)
 
     async def read(
         self, connection: "asyncpg.Connection[Any]", operations: Sequence[AnswerOperation]
@@ -66,7 +57,7 @@ class JudgeAnswers(Capability):
         require_checked(answer)
         spent: set[bytes] = batch.facts[self]
         verdict = judge_answer(answer, spent=spent, now=batch.now, life_s=self._challenge_life_s)
-        reason = reason_of_answer(verdict, use_of(batch, answer.facts))
+        reason = reason_of_answer(verdict, use_of(batch, operation.facts))
         if verdict in SPENDING:
             spent.add(answer.token_digest)
         message = pb.AuthenticateCardResponse(authenticated=reason is Reason.AUTHENTIC, reason=reason)  # type: ignore[arg-type]
@@ -76,7 +67,7 @@ class JudgeAnswers(Capability):
         self,
         connection: "asyncpg.Connection[Any]",
         batch: Batch,
-        decided: Sequence[tuple[AnswerOperation, "AnswerOutcome"]],
+        decided: Sequence[tuple[AnswerOperation, AnswerOutcome]],
     ) -> None:
         tokens = [
             (operation.answer.token_digest, operation.answer.challenge.issued_at_s + self._challenge_life_s)
@@ -89,13 +80,6 @@ class JudgeAnswers(Capability):
         return pb.AuthenticateCardResponse.FromString(response)
 
 
-@dataclass(slots=True, kw_only=True)
-class AnswerOutcome(Outcome):
-    """Carries the verdict on the challenge to ``persist``."""
-
-    verdict: TokenVerdict
-
-
 class JudgeCryptograms(Capability):
     """ARQC outside a money operation: moves the ATC window on every valid one and answers with an ARPC."""
 
@@ -103,7 +87,7 @@ class JudgeCryptograms(Capability):
         self._key_store = key_store
 
     def prepare(self, operations: Sequence[CryptogramOperation]) -> None:
-        check_cryptograms(self._key_store, [o.cryptogram for o in operations if o.cryptogram is not None])
+        check_cryptograms(self._key_store, operations)
 
     def decide(self, operation: CryptogramOperation, batch: Batch) -> Outcome:
         cryptogram = operation.cryptogram

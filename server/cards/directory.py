@@ -1,25 +1,22 @@
-"""From what a reader sees to the card: resolved by blind index, cached, before the batch.
+"""From what a reader sees to the card: resolved by blind index, cached, one look-up for a whole batch.
 
 Only facts that never change for a card row are cached; what changes lives in ``card_states`` and is read under the
-lock. Look-ups that miss while one is out are answered together by the next one.
+lock.
 """
 
-import asyncio
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum, StrEnum
+from itertools import islice
 from typing import Any
 
 import asyncpg
 
 from crypto.keys import KeyRef
-from server.database.pool import acquired
 from server.database.statements import load
 
 FIND_CARDS = load("server.cards")["find_cards"]
-LOOK_UP_MAX = 1024
 
 
 class CredentialKind(StrEnum):
@@ -84,60 +81,30 @@ class CardFacts:
 
 
 class CardDirectory:
-    """Card facts by blind index, with a bounded cache of the cards used last."""
+    """Card facts by blind index, with a bounded cache; the facts that came first go first."""
 
-    def __init__(self, pool: "asyncpg.Pool[Any]", *, cache_max: int) -> None:
-        self._pool = pool
-        self._cache: OrderedDict[bytes, CardFacts] = OrderedDict()
+    def __init__(self, *, cache_max: int) -> None:
+        self._cache: dict[bytes, CardFacts] = {}
         self._cache_max = cache_max
-        self._wanted: set[bytes] = set()
-        self._look_up: asyncio.Task[dict[bytes, CardFacts]] | None = None
 
-    async def find(self, index: bytes) -> CardFacts | None:
-        """The card that ``index`` (16 bytes) names, or None.
-
-        Raises:
-            DatabaseUnavailableError: the database does not answer.
-        """
-        facts = self._cache.get(index)
-        return facts if facts is not None else (await self.find_many((index,))).get(index)
-
-    async def find_many(self, indexes: Sequence[bytes]) -> dict[bytes, CardFacts]:
-        """The cards that exist among ``indexes``.
-
-        Raises:
-            DatabaseUnavailableError: the database does not answer.
-        """
+    async def find(
+        self, connection: "asyncpg.Connection[Any]", indexes: Iterable[bytes]
+    ) -> dict[bytes, CardFacts]:
+        """The cards that exist among ``indexes`` (16 bytes each), with one statement for those not in the cache."""
         cache = self._cache
-        found = {index: cache[index] for index in indexes if index in cache}
-        missing = [index for index in indexes if index not in found]
-        for start in range(0, len(missing), LOOK_UP_MAX):
-            found |= await self._look_up_together(missing[start : start + LOOK_UP_MAX])
+        found: dict[bytes, CardFacts] = {}
+        missing = []
+        for index in indexes:
+            facts = cache.get(index)
+            if facts is None:
+                missing.append(index)
+            else:
+                found[index] = facts
+        if missing:
+            rows = await connection.fetch(FIND_CARDS, missing)
+            fresh = {row[0]: CardFacts(*row[1:]) for row in rows}
+            found |= fresh
+            cache.update(fresh)
+            for index in list(islice(cache, max(0, len(cache) - self._cache_max))):
+                del cache[index]
         return found
-
-    async def _look_up_together(self, missing: Iterable[bytes]) -> dict[bytes, CardFacts]:
-        """Joins the look-up that waits to start, or starts one."""
-        self._wanted.update(missing)
-        if self._look_up is None:
-            self._look_up = asyncio.create_task(self._run_look_up())
-        # Shielded: the look-up serves others too when this caller goes away.
-        return await asyncio.shield(self._look_up)
-
-    async def _run_look_up(self) -> dict[bytes, CardFacts]:
-        try:
-            async with acquired(self._pool) as connection:
-                # No await between here and the end of the statement's start: whoever comes later starts anew.
-                wanted = self._close_look_up()
-                rows = await connection.fetch(FIND_CARDS, wanted)
-        finally:
-            if self._look_up is asyncio.current_task():
-                self._close_look_up()
-        found = {row[0]: CardFacts(*row[1:]) for row in rows}
-        self._cache.update(found)
-        while len(self._cache) > self._cache_max:
-            self._cache.popitem(last=False)
-        return found
-
-    def _close_look_up(self) -> list[bytes]:
-        wanted, self._wanted, self._look_up = list(self._wanted), set(), None
-        return wanted

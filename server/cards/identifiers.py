@@ -37,11 +37,13 @@ _PAN = re.compile(r"[0-9]{16,19}", re.ASCII)
 _IDENTITY_NUMBER = re.compile(r"[0-9]{17}[0-9X]", re.ASCII)
 _OLD_IDENTITY_NUMBER = re.compile(r"[0-9]{15}", re.ASCII)
 _CARD_NUMBER = re.compile(r"[0-9A-Z]{9}", re.ASCII)
-_IDENTIFICATION_CODE = re.compile(r"[0-9A-F]{32}", re.ASCII)
+_IDENTIFICATION_CODE = re.compile(r"[0-9A-Fa-f]{32}", re.ASCII)
 _REGION = re.compile(r"[0-9]{6}", re.ASCII)
 # ASCII digit to the ASCII digit that stands for its double with the digits added.
 _LUHN_DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 _MIDDLE_DOTS = str.maketrans(dict.fromkeys("•‧∙⋅●・･．.゜᛫", "·"))
+# A variant of a character's shape is the same character.
+_VARIATION_SELECTORS = dict.fromkeys([*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)])
 _NAME_LENGTH_MAX = 64
 
 
@@ -139,10 +141,10 @@ def parse_identification_code(text: str) -> str:
     Raises:
         ValueError: the form is wrong.
     """
-    code = text.upper()
-    if not _IDENTIFICATION_CODE.fullmatch(code):
+    # Before upper(): a ligature becomes two letters by it.
+    if not _IDENTIFICATION_CODE.fullmatch(text):
         raise ValueError("must be 32 hexadecimal digits")
-    return code
+    return text.upper()
 
 
 def parse_region(text: str) -> str:
@@ -164,12 +166,13 @@ def normalise_name(text: str) -> str:
     Raises:
         ValueError: nothing is left, it is too long, or it holds control characters.
     """
-    name = unicodedata.normalize("NFKC", text).translate(_MIDDLE_DOTS).strip()
+    name = unicodedata.normalize("NFKC", text.translate(_VARIATION_SELECTORS)).translate(_MIDDLE_DOTS).strip()
     if any(unicodedata.category(character) in {"Cc", "Cf", "Cs"} for character in name):
         raise ValueError("must not hold control characters")
     words = name.upper().split()
     separator = " " if name.isascii() else ""
-    name = separator.join(words)
+    # Once more: without the spaces, and in upper case, marks may compose that did not before.
+    name = unicodedata.normalize("NFKC", separator.join(words))
     if not 1 <= len(name) <= _NAME_LENGTH_MAX:
         raise ValueError("must have 1 to 64 characters")
     return name

@@ -21,7 +21,8 @@ from crypto.token_text import token_digest
 from server.cards.directory import CardFacts
 from server.cards.rules import CardUse, card_use
 from server.database.statements import load
-from server.engine.operation import Batch
+from server.edge.caller import Participant
+from server.engine.operation import Batch, Operation
 from server.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,25 @@ class TokenVerdict(Enum):
     WRONG_ANSWER = "wrong answer"
 
 
+@dataclass(slots=True, kw_only=True)
+class PresentedOperation(Operation):
+    """An operation on what was presented: a card that need not exist, in a region that must be the caller's."""
+
+    caller: Participant
+    facts: CardFacts | None = None
+
+    def bind(self, card: CardFacts | None) -> None:
+        """
+        Raises:
+            NotGrantedError: the caller holds no grant of the card's region.
+        """
+        if card is not None:
+            self.caller.require_region(card.issuing_region)
+            self.facts = card
+            self.card_id = card.card_id
+            self.shard = card.shard
+
+
 # Verdicts that use a token up. A wrong answer does too: a challenge cannot be tried a second time.
 SPENDING = frozenset({TokenVerdict.GENUINE, TokenVerdict.WRONG_ANSWER})
 
@@ -54,9 +74,8 @@ class CheckedCryptogram:
 
 @dataclass(slots=True)
 class CheckedAnswer:
-    """A chip's answer with the challenge it was made for; ``facts`` is None when no card has this code."""
+    """A chip's answer with the challenge it was made for."""
 
-    facts: CardFacts | None
     challenge: Challenge | None
     token_digest: bytes
     response: bytes
@@ -64,19 +83,66 @@ class CheckedAnswer:
     checked: bool = False
 
 
-def open_answer(
-    challenges: Challenges, facts: CardFacts | None, *, token: str, response: bytes, participant_id: str
-) -> CheckedAnswer:
+@dataclass(slots=True)
+class PresentedCryptogram:
+    """An application cryptogram as presented: ``data`` is what the card signed, encoded."""
+
+    pan: str
+    psn: str
+    data: bytes
+    atc: int
+    arqc: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class CryptogramOperation(PresentedOperation):
+    """An operation on a cryptogram; ``cryptogram`` is None when no card has the PAN, or none was presented."""
+
+    presented: PresentedCryptogram | None
+    cryptogram: CheckedCryptogram | None = None
+
+    def bind(self, card: CardFacts | None) -> None:
+        """
+        Raises:
+            NotGrantedError: the caller holds no grant of the card's region.
+        """
+        # By name: zero-argument super() does not work in a dataclass with slots.
+        PresentedOperation.bind(self, card)
+        presented = self.presented
+        if card is not None and presented is not None:
+            self.cryptogram = CheckedCryptogram(
+                ArqcCheck(
+                    key=card.ac_key,
+                    pan=presented.pan,
+                    psn=presented.psn,
+                    data=presented.data,
+                    atc=presented.atc,
+                    arqc=presented.arqc,
+                )
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class AnswerOperation(PresentedOperation):
+    """An operation on a chip's answer to a challenge."""
+
+    answer: CheckedAnswer
+
+
+def open_answer(challenges: Challenges, *, token: str, response: bytes, participant_id: str) -> CheckedAnswer:
     """The answer with its challenge, which is None when it is forged or was made for another participant."""
     try:
         challenge = challenges.open(token, participant=participant_id)
     except ChallengeInvalidError:
         challenge = None
-    return CheckedAnswer(facts, challenge, token_digest(token), response)
+    return CheckedAnswer(challenge, token_digest(token), response)
 
 
-def check_cryptograms(key_store: KeyStore, cryptograms: Sequence[CheckedCryptogram]) -> None:
-    """Asks the key store once for all; fails closed when it does not answer."""
+def check_cryptograms(key_store: KeyStore, operations: Sequence[CryptogramOperation]) -> None:
+    """Asks the key store once for all that are not yet checked; fails closed when it does not answer."""
+    cryptograms = [o.cryptogram for o in operations if o.cryptogram is not None and not o.cryptogram.checked]
+    if not cryptograms:
+        return
     try:
         results = key_store.verify_arqcs([cryptogram.check for cryptogram in cryptograms])
     except KeyStoreError as error:
@@ -87,19 +153,25 @@ def check_cryptograms(key_store: KeyStore, cryptograms: Sequence[CheckedCryptogr
         cryptogram.checked = True
 
 
-def check_answers(key_store: KeyStore, answers: Sequence[CheckedAnswer]) -> None:
+def check_answers(key_store: KeyStore, operations: Sequence[AnswerOperation]) -> None:
     """Asks the key store once for all answers that have a card and a challenge; fails closed."""
-    checkable = [answer for answer in answers if answer.facts is not None and answer.challenge is not None]
-    checks = [_internal_authentication(answer) for answer in checkable]
+    checks = [
+        (
+            operation.answer,
+            _internal_authentication(operation.facts, operation.answer.challenge, operation.answer),
+        )
+        for operation in operations
+        if operation.facts is not None and operation.answer.challenge is not None
+    ]
     try:
-        results = key_store.verify_internal_authentications(checks) if checks else []
+        results = key_store.verify_internal_authentications([check for _, check in checks]) if checks else []
     except KeyStoreError as error:
         log.error("key store: %s", type(error).__name__)
         return
-    for answer, proven in zip(checkable, results, strict=True):
+    for (answer, _), proven in zip(checks, results, strict=True):
         answer.proven = proven
-    for answer in answers:
-        answer.checked = True
+    for operation in operations:
+        operation.answer.checked = True
 
 
 def require_checked(presented: CheckedCryptogram | CheckedAnswer) -> None:
@@ -155,14 +227,14 @@ async def spend(
         await connection.execute(STATEMENTS["spend_tokens"], digests, moments, shard)
 
 
-def _internal_authentication(answer: CheckedAnswer) -> InternalAuthenticationCheck:
-    assert answer.facts is not None, "checked by the caller"
-    assert answer.challenge is not None, "checked by the caller"
+def _internal_authentication(
+    facts: CardFacts, challenge: Challenge, answer: CheckedAnswer
+) -> InternalAuthenticationCheck:
     return InternalAuthenticationCheck(
-        key=answer.facts.ss_key,
-        region=answer.facts.issuing_region,
-        atr_historical_bytes=answer.facts.atr_historical_bytes,
-        process_factor=answer.challenge.process_factor,
-        original_data=answer.challenge.original_data,
+        key=facts.ss_key,
+        region=facts.issuing_region,
+        atr_historical_bytes=facts.atr_historical_bytes,
+        process_factor=challenge.process_factor,
+        original_data=challenge.original_data,
         response=answer.response,
     )

@@ -2,19 +2,17 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 from onecard.v1 import cards_pb2
 
 from crypto.key_store import KeyStore
-from crypto.sealing import BlindIndex
 from server.cards import rules
 from server.cards.directory import (
     AC_KEY_NAMES,
     SS_KEY_NAMES,
-    CardDirectory,
     CardFacts,
     CredentialKind,
 )
@@ -26,27 +24,6 @@ from server.errors import AlreadyExistsError, NotFoundError, StateConflictError
 # Reasons of life-cycle rows in `operations` and `access_log`.
 DONE = 1
 CARD_ALIAS_SIZE = 8
-
-
-async def find_card(
-    directory: CardDirectory,
-    blind_index: BlindIndex,
-    caller: Participant,
-    *,
-    kind: CredentialKind,
-    value: str,
-) -> CardFacts:
-    """The card that a reference names, if it is the caller's business.
-
-    Raises:
-        NotFoundError: no such card.
-        NotGrantedError: the caller holds no grant of its region.
-    """
-    facts = await directory.find(blind_index.of(value, kind=kind))
-    if facts is None:
-        raise NotFoundError("CARD_UNKNOWN", "no such card", field="card")
-    caller.require_region(facts.issuing_region)
-    return facts
 
 
 def locked_state(batch: Batch, card_id: int) -> CardState:
@@ -132,9 +109,23 @@ class IssueCards(Capability):
 
 @dataclass(slots=True, kw_only=True)
 class CardOperation(Operation):
-    """An operation on one known card."""
+    """An operation on a card that must exist and be the caller's business."""
 
-    facts: CardFacts
+    caller: Participant
+    facts: CardFacts = field(init=False)
+
+    def bind(self, card: CardFacts | None) -> None:
+        """
+        Raises:
+            NotFoundError: no such card.
+            NotGrantedError: the caller holds no grant of its region.
+        """
+        if card is None:
+            raise NotFoundError("CARD_UNKNOWN", "no such card", field="card")
+        self.caller.require_region(card.issuing_region)
+        self.facts = card
+        self.card_id = card.card_id
+        self.shard = card.shard
 
 
 @dataclass(slots=True, kw_only=True)

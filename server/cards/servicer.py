@@ -12,7 +12,7 @@ from crypto.identification_code import IdentificationCodes
 from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex, ColumnSealer
 from server.cards import identifiers
-from server.cards.directory import CardCipher, CardDirectory, CardFacts
+from server.cards.directory import CardCipher
 from server.cards.rules import LossKind, is_expired
 from server.cards.service import (
     CardOperation,
@@ -23,7 +23,6 @@ from server.cards.service import (
     ReadStatuses,
     ReportLosses,
     active_key_versions,
-    find_card,
     new_card_alias,
 )
 from server.cards.store import NewCard, RowMaker
@@ -46,7 +45,6 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
         self,
         *,
         engine: GroupCommit,
-        directory: CardDirectory,
         intake: Intake,
         key_store: KeyStore,
         blind_index: BlindIndex,
@@ -56,7 +54,6 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
         shards: int,
     ) -> None:
         self._engine = engine
-        self._directory = directory
         self._intake = intake
         self._key_store = key_store
         self._blind_index = blind_index
@@ -94,7 +91,7 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
         operation = CardOperation(
             capability=self._read_status,
             kind=OperationKind.GET_CARD_STATUS,
-            **await self._named_card(request.card, caller),
+            **self._named_card(request.card, caller),
             **envelope,
         )
         return await outcome_of(self._engine.submit([operation]), cards_pb2.GetCardStatusResponse)
@@ -109,7 +106,7 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
             capability=self._report_loss,
             kind=OperationKind.REPORT_LOSS,
             loss_kind=loss_kind,
-            **await self._named_card(request.card, caller),
+            **self._named_card(request.card, caller),
             **envelope,
         )
         return await outcome_of(self._engine.submit([operation]), cards_pb2.ReportLossResponse)
@@ -122,15 +119,15 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
         operation = CardOperation(
             capability=self._lift_loss,
             kind=OperationKind.LIFT_LOSS,
-            **await self._named_card(request.card, caller),
+            **self._named_card(request.card, caller),
             **envelope,
         )
         return await outcome_of(self._engine.submit([operation]), cards_pb2.LiftLossResponse)
 
-    async def _named_card(self, reference: Any, caller: Participant) -> dict[str, Any]:
+    def _named_card(self, reference: Any, caller: Participant) -> dict[str, Any]:
+        """The fields of an operation on the card that a reference names."""
         kind, value = fields.card_reference(reference, today=self._today())
-        facts = await find_card(self._directory, self._blind_index, caller, kind=kind, value=value)
-        return card_fields(facts)
+        return {"caller": caller, "card_index": self._blind_index.of(value, kind=kind)}
 
     def _new_card(self, request: cards_pb2.IssueCardRequest) -> NewCard:
         region = fields.parsed("issuing_region", identifiers.parse_region, request.issuing_region)
@@ -177,8 +174,3 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
             ),
             day_amount_max_minor=fields.amount_minor("day_amount_max_minor", request.day_amount_max_minor),
         )
-
-
-def card_fields(facts: CardFacts) -> dict[str, Any]:
-    """The fields of an operation on a known card."""
-    return {"facts": facts, "card_id": facts.card_id, "shard": facts.shard}

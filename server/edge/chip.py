@@ -1,11 +1,10 @@
 """Chip data off the wire: checked, and encoded as the card signed it."""
 
-from dataclasses import dataclass
-
 from onecard.v1 import common_pb2
 
 from crypto.cryptogram import ARQC_SIZE, TransactionData, TransactionDataError
 from server.cards.identifiers import parse_identification_code
+from server.cards.presented import PresentedCryptogram
 from server.edge import fields
 from server.errors import MalformedFieldError
 
@@ -15,18 +14,8 @@ FIRST_PSN = "00"
 CHIP_RESPONSE_SIZE = 8
 
 
-@dataclass(slots=True)
-class PresentedCryptogram:
-    """An application cryptogram as presented: ``data`` is what the card signed, encoded."""
-
-    psn: str
-    data: bytes
-    atc: int
-    arqc: bytes
-
-
 def presented_cryptogram(
-    path: str, chip: common_pb2.ChipCryptogram, *, amount_minor: int
+    path: str, chip: common_pb2.ChipCryptogram, *, pan: str, amount_minor: int
 ) -> PresentedCryptogram:
     """Checks the chip's data; the amount is the request's own, so a changed one breaks the cryptogram.
 
@@ -62,7 +51,7 @@ def presented_cryptogram(
     except TransactionDataError as error:
         # The elements are called as the fields are.
         raise MalformedFieldError(f"{path}.{error.element}", "is out of its bounds") from None
-    return PresentedCryptogram(psn, encoded, chip.atc, arqc)
+    return PresentedCryptogram(pan, psn, encoded, chip.atc, arqc)
 
 
 def checked_chip_answer(path: str, answer: common_pb2.ChipAnswer) -> tuple[str, str, bytes]:

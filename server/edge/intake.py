@@ -62,7 +62,13 @@ class Intake:
         return envelope
 
     def digest(self, request: Any) -> bytes:
-        """Keyed digest of the request's content, 16 bytes."""
+        """Keyed digest of the request's content, 16 bytes; the letter case of its request id is no content."""
+        request_id = getattr(request, "request_id", "")
+        if request_id != (canonical := request_id.lower()):
+            spelled = request
+            request = type(spelled)()
+            request.CopyFrom(spelled)
+            request.request_id = canonical
         return self._digest.of(request.SerializeToString(deterministic=True))
 
     def deadline(self, context: "grpc.aio.ServicerContext[Any, Any]") -> float:

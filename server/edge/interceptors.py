@@ -11,14 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 
 from server import telemetry
 from server.edge.access_line import SUBJECTS, AccessLines
 from server.edge.admission import RPC_POLICIES, Admission, RpcPolicy
-from server.edge.caller import ParticipantRegistry, current_caller
+from server.edge.caller import Participant, ParticipantRegistry, current_caller
 from server.edge.status import code_of, to_grpc_status
-from server.errors import InternalError, OneCardError, UnavailableError
+from server.errors import InternalError, MalformedFieldError, OneCardError, UnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +64,31 @@ class Gate(grpc.aio.ServerInterceptor):
                 response_serializer=handler.response_serializer,
             )
         assert handler.unary_unary is not None, f"{method}: this kind of call has no gate yet"
+        assert handler.request_deserializer is not None, f"{method}: generated handlers have one"
+        # Requests come in as bytes: what does not decode is then refused here and not by grpc, with its own text.
         return grpc.unary_unary_rpc_method_handler(
-            self._guard_unary(method, handler.unary_unary, policy),
-            request_deserializer=handler.request_deserializer,
+            self._guard_unary(method, handler.unary_unary, handler.request_deserializer, policy),
             response_serializer=handler.response_serializer,
         )
 
     def _guard_unary(
-        self, method: str, behaviour: Callable[[Any, Any], Awaitable[Any]], policy: RpcPolicy
+        self,
+        method: str,
+        behaviour: Callable[[Any, Any], Awaitable[Any]],
+        decode: Callable[[bytes], Any],
+        policy: RpcPolicy,
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         subject_of = SUBJECTS.get(method)
 
-        async def guarded(request: Any, context: "Context[Any, Any]") -> Any:
+        async def guarded(message: bytes, context: "Context[Any, Any]") -> Any:
             started = time.perf_counter()
-            subject = subject_of(request) if subject_of else ""
-            caller, status = "", "CANCELLED"
+            caller, subject, status = "", "", "CANCELLED"
             try:
-                caller = self._enter(context, policy)
+                participant = self._identify(context)
+                caller = participant.participant_id
+                request = _decoded(decode, message)
+                subject = subject_of(request) if subject_of else ""
+                self._admit(participant, policy)
                 try:
                     response = await behaviour(request, context)
                 finally:
@@ -100,7 +109,9 @@ class Gate(grpc.aio.ServerInterceptor):
             started = time.perf_counter()
             caller, status = "", "CANCELLED"
             try:
-                caller = self._enter(context, policy)
+                participant = self._identify(context)
+                caller = participant.participant_id
+                self._admit(participant, policy)
                 try:
                     async for response in behaviour(requests, context):
                         yield response
@@ -116,20 +127,34 @@ class Gate(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _enter(self, context: "Context[Any, Any]", policy: RpcPolicy) -> str:
-        """Identifies and admits the caller; gives its id. Raises before a place is taken."""
+    def _identify(self, context: "Context[Any, Any]") -> Participant:
+        """The caller, known before anything is refused it: a refusal is evidence of who was refused."""
         if self.draining:
             raise UnavailableError("DRAINING", "this worker is stopping", retry_delay_ms=100)
         participant = self._registry.identify(context)
         current_caller.set(participant)
+        return participant
+
+    def _admit(self, participant: Participant, policy: RpcPolicy) -> None:
+        """Checks the grant and takes a place; raises before it is taken."""
         participant.require_rpc_class(policy.rpc_class)
         self._admission.enter(policy.admission)
-        return participant.participant_id
 
     def _note(self, method: str, caller: str, subject: str, status: str, seconds: float) -> None:
         telemetry.rpc_counter(method, status).inc()
         telemetry.rpc_seconds(method).observe(seconds)
         self._lines.add(method=method, caller=caller, subject=subject, status=status, seconds=seconds)
+
+
+def _decoded(decode: Callable[[bytes], Any], message: bytes) -> Any:
+    """
+    Raises:
+        MalformedFieldError: the bytes are not the RPC's request.
+    """
+    try:
+        return decode(message)
+    except DecodeError:
+        raise MalformedFieldError("request", "does not decode") from None
 
 
 def _operating_error(error: Exception) -> OneCardError:

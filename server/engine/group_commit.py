@@ -1,7 +1,7 @@
 """Group commit: one database transaction for all that arrived while the last one was out.
 
-This module holds the bounded wait queues; `lane.py` runs the batches. Nothing here runs in a handler's task, so a
-client that goes away neither loses nor doubles a commit. A batch stays in one shard.
+This module holds the bounded wait queue; `lane.py` runs the batches. Nothing here runs in a handler's task, so a
+client that goes away neither loses nor doubles a commit.
 """
 
 import asyncio
@@ -15,13 +15,12 @@ from server.errors import OverloadedError, UnavailableError
 
 
 class GroupCommit:
-    """The engine of one worker: a wait queue for each shard and the lanes that empty them."""
+    """The engine of one worker: a bounded wait queue and the lanes that empty it."""
 
     def __init__(self, *, lanes: int, batch_max: int, queue_max: int, lane_settings: LaneSettings) -> None:
         self._batch_max = batch_max
         self._queue_max = queue_max
-        self._queues: dict[int, deque[Operation]] = {}
-        self._waiting = 0
+        self._queue: deque[Operation] = deque()
         self._arrived = asyncio.Event()
         self._draining = False
         self._lanes = [Lane(lane_settings) for _ in range(lanes)]
@@ -29,14 +28,14 @@ class GroupCommit:
 
     def start(self) -> None:
         self._tasks = [
-            asyncio.create_task(lane.run(self._take), name=f"lane-{number}")
+            asyncio.create_task(lane.run(self._take, self._has_more), name=f"lane-{number}")
             for number, lane in enumerate(self._lanes)
         ]
 
     @property
     def waiting(self) -> int:
-        """Operations in the queues."""
-        return self._waiting
+        """Operations in the queue."""
+        return len(self._queue)
 
     def submit(self, operations: Sequence[Operation]) -> "asyncio.Future[list[Any]]":
         """Queues operations; the future gives their results in order once all are settled.
@@ -47,17 +46,13 @@ class GroupCommit:
         """
         if self._draining:
             raise UnavailableError("DRAINING", "this worker is stopping", retry_delay_ms=100)
-        if self._waiting + len(operations) > self._queue_max:
+        if len(self._queue) + len(operations) > self._queue_max:
             raise OverloadedError("the queue is full")
         ticket = Ticket(len(operations))
         for index, operation in enumerate(operations):
             operation.ticket = ticket
             operation.index = index
-            queue = self._queues.get(operation.shard)
-            if queue is None:
-                queue = self._queues[operation.shard] = deque()
-            queue.append(operation)
-        self._waiting += len(operations)
+        self._queue.extend(operations)
         self._arrived.set()
         return ticket.done
 
@@ -67,15 +62,15 @@ class GroupCommit:
         self._arrived.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _has_more(self) -> bool:
+        return bool(self._queue)
+
     async def _take(self) -> list[Operation] | None:
-        """Waits for operations and takes up to ``batch_max`` of one shard; None when drained."""
-        while self._waiting == 0:
+        """Waits for operations and takes up to ``batch_max``; None when drained."""
+        while not self._queue:
             if self._draining:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
-        # The shard with the longest queue goes first; with one shard this is the only one.
-        queue = max(self._queues.values(), key=len)
-        batch = [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
-        self._waiting -= len(batch)
-        return batch
+        queue = self._queue
+        return [queue.popleft() for _ in range(min(len(queue), self._batch_max))]

@@ -11,7 +11,7 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -36,7 +36,6 @@ from server.engine.request_log import (
     as_stored,
     differing_field,
     find_answers,
-    find_switch_keys,
     look_back_date,
     switch_key,
 )
@@ -53,12 +52,13 @@ from server.errors import (
 log = logging.getLogger(__name__)
 
 LOCK_CARDS = load("server.engine")["lock_cards"]
-READ_ACCOUNTS = load("server.engine")["read_accounts"]
+READ_BATCH = load("server.engine")["read_batch"]
 NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
 
 OPERATION_IDS_PER_BLOCK = 10_000
 ATTEMPTS_MAX = 5
 RETRY_DELAY_MAX_S = 0.02
+SWITCH_KEY_PARTS = 4
 
 # A lost race: the winner has committed, so another attempt reads what it wrote.
 LOST_RACE = (
@@ -86,10 +86,12 @@ Results: TypeAlias = list[Any]
 class LaneSettings:
     """What a lane needs from outside.
 
+    ``find_cards`` gives the facts of the cards that blind indexes name, to be bound to operations.
     ``observe`` gets each batch with its results and its duration in seconds, after its callers were answered.
     """
 
     open_connection: Callable[[], HotPathConnection]
+    find_cards: Callable[[Connection, set[bytes]], Awaitable[Mapping[bytes, Any]]]
     calendar: BusinessCalendar
     request_log_hours: int
     observe: Callable[[Sequence[Operation], Results, float], None]
@@ -101,23 +103,69 @@ class Lane:
     def __init__(self, settings: LaneSettings) -> None:
         self._settings = settings
         self._connection = settings.open_connection()
+        self._in_transaction = False
+        self._has_more: Callable[[], bool] = bool
         self._operation_id_next = 0
         self._operation_id_end = 0
 
-    async def run(self, take: Callable[[], Awaitable[list[Operation] | None]]) -> None:
-        """Processes what ``take`` gives until it gives None, then closes the connection."""
-        while (operations := await take()) is not None:
+    async def run(
+        self, take: Callable[[], Awaitable[list[Operation] | None]], has_more: Callable[[], bool]
+    ) -> None:
+        """Processes what ``take`` gives until it gives None, then closes the connection.
+
+        ``has_more`` tells whether ``take`` would give something at once.
+        """
+        self._has_more = has_more
+        while True:
+            # A chained transaction waits for work only as long as there is some. No await between the question
+            # and what ``take`` gives first.
+            if self._in_transaction and not has_more():
+                await self._roll_back()
+            operations = await take()
+            if operations is None:
+                break
             started = time.perf_counter()
             try:
-                await self._process(operations)
+                await self._admit(operations)
             except Exception as error:
                 # Only an error of the engine itself comes here, and even then no caller waits for ever.
                 unsettled = [o for o in operations if o.ticket.results[o.index] is None]
                 reject(unsettled, _incident(error))
-                await self._connection.discard()
+                await self._discard()
             results = [operation.ticket.results[operation.index] for operation in operations]
             self._settings.observe(operations, results, time.perf_counter() - started)
         await self._connection.close()
+
+    async def _admit(self, operations: Sequence[Operation]) -> None:
+        """Binds operations to the cards they name, and processes them shard by shard."""
+        cards = await self._find_cards(operations)
+        if cards is None:
+            reject(operations, DatabaseUnavailableError())
+            return
+        shards: dict[int, list[Operation]] = defaultdict(list)
+        for operation in operations:
+            if operation.card_index is not None:
+                try:
+                    operation.bind(cards.get(operation.card_index))
+                except OneCardError as error:
+                    operation.settle(error)
+                    continue
+            shards[operation.shard].append(operation)
+        for shard in sorted(shards):
+            await self._process(shards[shard])
+
+    async def _find_cards(self, operations: Sequence[Operation]) -> Mapping[bytes, Any] | None:
+        """What the operations' indexes name; None when the database does not answer, on a new connection either."""
+        indexes = {operation.card_index for operation in operations if operation.card_index is not None}
+        if not indexes:
+            return {}
+        for _ in range(2):
+            try:
+                return await self._settings.find_cards(await self._connection.get(), indexes)
+            except (*CONNECTION_LOST, *OUT_OF_RESOURCES) as error:
+                log.warning("database connection lost: %s", type(error).__name__)
+                await self._discard()
+        return None
 
     async def _process(self, operations: Sequence[Operation]) -> None:
         try:
@@ -148,7 +196,7 @@ class Lane:
             except CONNECTION_LOST as error:
                 # The next attempt reads the stored answers on a new connection: what was committed is replayed.
                 log.warning("database connection lost: %s", type(error).__name__)
-                await self._connection.discard()
+                await self._discard()
                 connections_lost += 1
                 if connections_lost > 1:
                     reject(operations, DatabaseUnavailableError())
@@ -172,13 +220,11 @@ class Lane:
         """Runs one transaction; returns the results in order, all of them durable."""
         connection = await self._connection.get()
         shard = operations[0].shard
-        await connection.execute("BEGIN")
+        if not self._in_transaction:
+            await connection.execute("BEGIN")
+            self._in_transaction = True
         batch = await self._lock(connection, operations, shard)
-        since = look_back_date(batch.business_date, hours=self._settings.request_log_hours)
-        answers = await find_answers(connection, operations, shard=shard, since=since)
-        used_keys = await find_switch_keys(
-            connection, operations, shard=shard, business_date=batch.business_date
-        )
+        answers, used_keys = await self._read(connection, operations, batch, shard)
         for capability, own in _by_capability(operations).items():
             batch.facts[capability] = await capability.read(connection, own)
         await self._reserve_operation_ids(connection, len(operations))
@@ -187,26 +233,47 @@ class Lane:
         await writer.write(connection, batch, shard=shard)
         for capability, own_decided in _by_capability_decided(decided).items():
             await capability.persist(connection, batch, own_decided)
-        await connection.execute("COMMIT")
+        # When more waits, the next transaction begins in the same round trip.
+        chain = self._has_more()
+        await connection.execute("COMMIT AND CHAIN" if chain else "COMMIT")
+        self._in_transaction = chain
         return results
 
     async def _lock(self, connection: Connection, operations: Sequence[Operation], shard: int) -> Batch:
+        """Locks the cards; the batch has no accounts yet."""
         card_ids = {o.card_id for o in operations if o.card_id is not None}
-        account_ids = {o.account_id for o in operations if o.account_id is not None}
-        card_rows = await connection.fetch(LOCK_CARDS, list(card_ids), shard) if card_ids else []
-        # Read in a statement of its own, which begins after the locks were taken and sees what their last
-        # holders committed.
-        account_rows = await connection.fetch(READ_ACCOUNTS, list(account_ids), shard)
-        now: datetime = account_rows[0][0]
+        rows = await connection.fetch(LOCK_CARDS, card_ids, shard)
+        now: datetime = rows[-1][0]
         business_date = self._settings.calendar.business_date_of(now)
         return Batch(
-            cards={row[0]: CardState(*row) for row in card_rows},
-            accounts={row[1]: Account(*row[1:]) for row in account_rows if row[1] is not None},
+            cards={row[1]: CardState(*row[1:]) for row in rows if row[1] is not None},
+            accounts={},
             now=now,
             today=self._settings.calendar.date_of(now),
             business_date=business_date,
             business_date_text=f"{business_date:%Y%m%d}",
         )
+
+    async def _read(
+        self, connection: Connection, operations: Sequence[Operation], batch: Batch, shard: int
+    ) -> tuple[dict[str, StoredAnswer], set[SwitchKey]]:
+        """Reads accounts into the batch; gives stored answers and the switch keys that are in use."""
+        since = look_back_date(batch.business_date, hours=self._settings.request_log_hours)
+        keys = [key for operation in operations if (key := switch_key(operation)) is not None]
+        row = await connection.fetchrow(
+            READ_BATCH,
+            shard,
+            {o.account_id for o in operations if o.account_id is not None},
+            {o.request_id for o in operations if o.request_id is not None},
+            since,
+            batch.business_date,
+            *(zip(*keys, strict=True) if keys else [()] * SWITCH_KEY_PARTS),
+        )
+        assert row is not None, "the statement gives one row"
+        accounts, known_ids, used = row
+        batch.accounts = {account[0]: Account(*account) for account in accounts}
+        answers = await find_answers(connection, known_ids, shard=shard, since=since) if known_ids else {}
+        return answers, {keys[position - 1] for position in used}
 
     def _decide(
         self,
@@ -258,10 +325,15 @@ class Lane:
             self._operation_id_end = self._operation_id_next + OPERATION_IDS_PER_BLOCK
 
     async def _roll_back(self) -> None:
+        self._in_transaction = False
         try:
             await (await self._connection.get()).execute("ROLLBACK")
         except (asyncpg.PostgresError, *CONNECTION_LOST):
             await self._connection.discard()
+
+    async def _discard(self) -> None:
+        self._in_transaction = False
+        await self._connection.discard()
 
 
 def _replay(operation: Operation, stored: StoredAnswer) -> Any:

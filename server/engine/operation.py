@@ -131,6 +131,8 @@ class Operation:
     request_id: str | None
     request_digest: bytes
     deadline: float
+    # Blind index of what names the card, 16 bytes; None when no card is named.
+    card_index: bytes | None = None
     shard: int = 0
     terminal_id: str = ""
     card_id: int | None = None
@@ -140,6 +142,13 @@ class Operation:
     money: MoneyFields | None = None
     ticket: Ticket = field(init=False)
     index: int = field(init=False)
+
+    def bind(self, card: Any) -> None:
+        """Takes what ``card_index`` named: the directory's facts, or None. Called again when a batch is retried.
+
+        Raises:
+            OneCardError: the operation is refused for this card, or for want of one.
+        """
 
     def settle(self, result: Any) -> None:
         self.ticket.settle(self.index, result)

@@ -4,7 +4,7 @@ The stored answer is decided first of all. Other content under a known id is an 
 shows its value.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any, TypeAlias
 
@@ -14,7 +14,6 @@ from server.database.statements import load
 from server.engine.operation import Operation, OperationKind, StoredAnswer
 
 FIND_ANSWERS = load("server.engine")["find_answers"]
-FIND_SWITCH_KEYS = load("server.engine")["find_switch_keys"]
 
 # Terminal, STAN, acquirer, MTI class.
 SwitchKey: TypeAlias = tuple[str, int, str, int]
@@ -29,12 +28,9 @@ def look_back_date(business_date: date, *, hours: int) -> date:
 
 
 async def find_answers(
-    connection: "asyncpg.Connection[Any]", operations: Sequence[Operation], *, shard: int, since: date
+    connection: "asyncpg.Connection[Any]", request_ids: Sequence[str], *, shard: int, since: date
 ) -> dict[str, StoredAnswer]:
-    """Stored answers by request id. Must run after the card locks of ``operations`` were taken."""
-    request_ids = [operation.request_id for operation in operations if operation.request_id is not None]
-    if not request_ids:
-        return {}
+    """Stored answers by request id. Must run after the card locks of their operations were taken."""
     rows = await connection.fetch(FIND_ANSWERS, request_ids, shard, since)
     return {row[0]: StoredAnswer(*row) for row in rows}
 
@@ -45,24 +41,6 @@ def switch_key(operation: Operation) -> SwitchKey | None:
     if money is None:
         return None
     return operation.terminal_id, money.stan, operation.participant_id, money.mti_class
-
-
-async def find_switch_keys(
-    connection: "asyncpg.Connection[Any]",
-    operations: Iterable[Operation],
-    *,
-    shard: int,
-    business_date: date,
-) -> set[SwitchKey]:
-    """The switch keys of ``operations`` that stored operations of ``business_date`` hold."""
-    keys = [key for operation in operations if (key := switch_key(operation)) is not None]
-    if not keys:
-        return set()
-    terminals, stans, participants, mti_classes = zip(*keys, strict=True)
-    rows = await connection.fetch(
-        FIND_SWITCH_KEYS, terminals, stans, participants, mti_classes, business_date, shard
-    )
-    return {tuple(row) for row in rows}
 
 
 def as_stored(operation: Operation) -> StoredAnswer:
@@ -95,8 +73,9 @@ def differing_field(operation: Operation, stored: StoredAnswer) -> str | None:
     if operation.request_digest == stored.request_digest:
         return None
     # A card that was unknown then may be known now: its number alone does not tell a difference of content.
-    if operation.card_id != stored.card_id:
-        return "card"
+    # The card of an issue is made by the decision and says nothing about the request.
+    if operation.card_id != stored.card_id and operation.kind is not OperationKind.ISSUE_CARD:
+        return "card" if operation.money is None else "pan"
     comparisons: list[tuple[str, object, object]] = [
         ("terminal_id", operation.terminal_id, stored.terminal_id)
     ]

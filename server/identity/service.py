@@ -1,5 +1,6 @@
 """Verification by chip, by code and by name and number, and the issue of codes, as the engine runs them."""
 
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from crypto.key_store import KeyStore
 from server.cards.directory import CardFacts
 from server.cards.presented import (
     SPENDING,
-    CheckedAnswer,
+    AnswerOperation,
+    PresentedOperation,
     TokenVerdict,
     check_answers,
     find_spent,
@@ -22,7 +24,8 @@ from server.cards.presented import (
     use_of,
 )
 from server.cards.rules import CardUse
-from server.engine.operation import Batch, Capability, Operation, Outcome
+from server.cards.service import CardOperation
+from server.engine.operation import Batch, Capability, Outcome
 from server.errors import StateConflictError
 from server.identity.rules import (
     IDENTITY_USES,
@@ -34,30 +37,27 @@ from server.identity.rules import (
 )
 
 DONE = 1
+NO_NAME = bytes(16)
 
 
 @dataclass(slots=True, kw_only=True)
-class ChipOperation(Operation):
-    """A chip's answer to judge."""
-
-    answer: CheckedAnswer
-
-
-@dataclass(slots=True, kw_only=True)
-class CodeOperation(Operation):
-    """A card code to judge; ``code`` is None when it does not open, ``facts`` when no card has its alias."""
+class CodeOperation(PresentedOperation):
+    """A card code to judge; ``code`` is None when it does not open."""
 
     code: CardCode | None
-    facts: CardFacts | None
     token_digest: bytes
 
 
 @dataclass(slots=True, kw_only=True)
-class NameOperation(Operation):
-    """Name and number to judge; ``agrees`` tells that a card has the number and its holder the name."""
+class NameOperation(PresentedOperation):
+    """Name and number to judge; ``name_index`` is the blind index of the stated name."""
 
-    facts: CardFacts | None
-    agrees: bool
+    name_index: bytes
+
+    def bind(self, card: CardFacts | None) -> None:
+        """Takes a card of a region that is not the caller's like none: a refusal would tell that there is one."""
+        if card is not None and self.caller.may_region(card.issuing_region):
+            PresentedOperation.bind(self, card)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,30 +83,30 @@ class VerifyByChip(Capability):
         self._key_store = key_store
         self._challenge_life_s = challenge_life_s
 
-    def prepare(self, operations: Sequence[ChipOperation]) -> None:
-        check_answers(self._key_store, [operation.answer for operation in operations])
+    def prepare(self, operations: Sequence[AnswerOperation]) -> None:
+        check_answers(self._key_store, operations)
 
     async def read(
-        self, connection: "asyncpg.Connection[Any]", operations: Sequence[ChipOperation]
+        self, connection: "asyncpg.Connection[Any]", operations: Sequence[AnswerOperation]
     ) -> set[bytes]:
         digests = [operation.answer.token_digest for operation in operations]
         return await find_spent(connection, digests, shard=operations[0].shard)
 
-    def decide(self, operation: ChipOperation, batch: Batch) -> Outcome:
+    def decide(self, operation: AnswerOperation, batch: Batch) -> Outcome:
         answer = operation.answer
         require_checked(answer)
         spent: set[bytes] = batch.facts[self]
         verdict = judge_answer(answer, spent=spent, now=batch.now, life_s=self._challenge_life_s)
         if verdict in SPENDING:
             spent.add(answer.token_digest)
-        reason = reason_of_token(verdict, use_of(batch, answer.facts))
+        reason = reason_of_token(verdict, use_of(batch, operation.facts))
         return TokenOutcome(message=_answer(reason, Level.CARD_PRESENT), reason=reason, verdict=verdict)
 
     async def persist(
         self,
         connection: "asyncpg.Connection[Any]",
         batch: Batch,
-        decided: Sequence[tuple[ChipOperation, TokenOutcome]],
+        decided: Sequence[tuple[AnswerOperation, TokenOutcome]],
     ) -> None:
         tokens = [
             (operation.answer.token_digest, operation.answer.challenge.issued_at_s + self._challenge_life_s)
@@ -115,7 +115,7 @@ class VerifyByChip(Capability):
         ]
         await spend(connection, tokens, shard=decided[0][0].shard)
 
-    def replay(self, operation: ChipOperation, response: bytes) -> pb.VerifyIdentityResponse:
+    def replay(self, operation: AnswerOperation, response: bytes) -> pb.VerifyIdentityResponse:
         return pb.VerifyIdentityResponse.FromString(response)
 
 
@@ -171,7 +171,10 @@ class VerifyByName(Capability):
     """Name and number agree, and the holder's card is in use."""
 
     def decide(self, operation: NameOperation, batch: Batch) -> Outcome:
-        reason = reason_of_name(agrees=operation.agrees, use=use_of(batch, operation.facts))
+        facts = operation.facts
+        name_index = facts.name_index if facts is not None else NO_NAME
+        agrees = hmac.compare_digest(name_index, operation.name_index)
+        reason = reason_of_name(agrees=agrees, use=use_of(batch, facts))
         return Outcome(message=_answer(reason, Level.KNOWLEDGE), reason=reason)
 
     def replay(self, operation: NameOperation, response: bytes) -> pb.VerifyIdentityResponse:
@@ -179,10 +182,9 @@ class VerifyByName(Capability):
 
 
 @dataclass(slots=True, kw_only=True)
-class IssueCodeOperation(Operation):
+class IssueCodeOperation(CardOperation):
     """A code to issue."""
 
-    facts: CardFacts
     use: CardCodeUse
 
 

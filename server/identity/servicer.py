@@ -1,6 +1,5 @@
 """IdentityService on the wire: check, convert, call."""
 
-import hmac
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -15,11 +14,9 @@ from crypto.errors import CardCodeInvalidError
 from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex
 from crypto.token_text import token_digest
-from server.cards.directory import NAME_KIND, CardDirectory, CardFacts, CredentialKind
+from server.cards.directory import NAME_KIND, CredentialKind
 from server.cards.identifiers import normalise_name, parse_identity_number
-from server.cards.presented import open_answer
-from server.cards.service import find_card
-from server.cards.servicer import card_fields
+from server.cards.presented import AnswerOperation, open_answer
 from server.edge import fields
 from server.edge.caller import Participant, current_caller
 from server.edge.chip import checked_chip_answer
@@ -28,7 +25,6 @@ from server.engine.group_commit import GroupCommit
 from server.engine.operation import Operation, OperationKind
 from server.errors import MalformedFieldError
 from server.identity.service import (
-    ChipOperation,
     CodeOperation,
     IssueCodeOperation,
     IssueCodes,
@@ -39,7 +35,6 @@ from server.identity.service import (
 )
 
 Context = grpc.aio.ServicerContext
-NO_NAME = bytes(16)
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
@@ -49,7 +44,6 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self,
         *,
         engine: GroupCommit,
-        directory: CardDirectory,
         intake: Intake,
         key_store: KeyStore,
         blind_index: BlindIndex,
@@ -61,7 +55,6 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         card_code_skew_s: int,
     ) -> None:
         self._engine = engine
-        self._directory = directory
         self._intake = intake
         self._blind_index = blind_index
         self._challenges = challenges
@@ -79,11 +72,11 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         envelope = self._intake.envelope(request, context, caller, terminal_id=request.terminal_id)
         which = request.WhichOneof("credential")
         if which == "chip":
-            operation = await self._chip(request, caller, envelope)
+            operation = self._chip(request, caller, envelope)
         elif which == "card_code":
-            operation = await self._code(request, caller, envelope)
+            operation = self._code(request, caller, envelope)
         elif which == "name_and_number":
-            operation = await self._name(request, caller, envelope)
+            operation = self._name(request, caller, envelope)
         else:
             raise MalformedFieldError(
                 "credential", "must be a chip's answer, a card code, or name and number"
@@ -97,28 +90,32 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         envelope = self._intake.envelope(request, context, caller)
         use = fields.member("use", CardCodeUse, request.use)
         kind, value = fields.card_reference(request.card, today=self._today())
-        facts = await find_card(self._directory, self._blind_index, caller, kind=kind, value=value)
         operation = IssueCodeOperation(
             capability=self._issue,
             kind=OperationKind.ISSUE_CARD_CODE,
+            card_index=self._blind_index.of(value, kind=kind),
+            caller=caller,
             use=use,
-            **card_fields(facts),
             **envelope,
         )
         return await outcome_of(self._engine.submit([operation]), pb.IssueCardCodeResponse)
 
-    async def _chip(
+    def _chip(
         self, request: pb.VerifyIdentityRequest, caller: Participant, envelope: dict[str, Any]
     ) -> Operation:
         code, token, response = checked_chip_answer("chip", request.chip)
-        facts = await self._find(kind=CredentialKind.IDENTIFICATION_CODE, value=code)
-        _require_region(caller, facts)
-        answer = open_answer(
-            self._challenges, facts, token=token, response=response, participant_id=caller.participant_id
+        return AnswerOperation(
+            capability=self._by_chip,
+            kind=OperationKind.VERIFY_IDENTITY,
+            card_index=self._blind_index.of(code, kind=CredentialKind.IDENTIFICATION_CODE),
+            caller=caller,
+            answer=open_answer(
+                self._challenges, token=token, response=response, participant_id=caller.participant_id
+            ),
+            **envelope,
         )
-        return ChipOperation(capability=self._by_chip, answer=answer, **_verification(facts), **envelope)
 
-    async def _code(
+    def _code(
         self, request: pb.VerifyIdentityRequest, caller: Participant, envelope: dict[str, Any]
     ) -> Operation:
         text = fields.visible(
@@ -128,20 +125,19 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             code = self._card_codes.open(text)
         except CardCodeInvalidError:
             code = None
-        facts = None
-        if code is not None:
-            facts = await self._find(kind=CredentialKind.ALIAS, value=code.card_alias.hex())
-        _require_region(caller, facts)
         return CodeOperation(
             capability=self._by_code,
+            kind=OperationKind.VERIFY_IDENTITY,
+            card_index=self._blind_index.of(code.card_alias.hex(), kind=CredentialKind.ALIAS)
+            if code
+            else None,
+            caller=caller,
             code=code,
-            facts=facts,
             token_digest=token_digest(text),
-            **_verification(facts),
             **envelope,
         )
 
-    async def _name(
+    def _name(
         self, request: pb.VerifyIdentityRequest, caller: Participant, envelope: dict[str, Any]
     ) -> Operation:
         stated = request.name_and_number
@@ -152,29 +148,11 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             stated.identity_number,
             today=self._today(),
         )
-        name_index = self._blind_index.of(name, kind=NAME_KIND)
-        facts = await self._find(kind=CredentialKind.IDENTITY_NUMBER, value=number)
-        # A card of a region that is not the caller's answers like one that does not exist: a refusal would tell
-        # that the person has one.
-        if facts is not None and not caller.may_region(facts.issuing_region):
-            facts = None
-        agrees = hmac.compare_digest(facts.name_index if facts is not None else NO_NAME, name_index)
         return NameOperation(
-            capability=self._by_name, facts=facts, agrees=agrees, **_verification(facts), **envelope
+            capability=self._by_name,
+            kind=OperationKind.VERIFY_IDENTITY,
+            card_index=self._blind_index.of(number, kind=CredentialKind.IDENTITY_NUMBER),
+            caller=caller,
+            name_index=self._blind_index.of(name, kind=NAME_KIND),
+            **envelope,
         )
-
-    async def _find(self, *, kind: CredentialKind, value: str) -> CardFacts | None:
-        return await self._directory.find(self._blind_index.of(value, kind=kind))
-
-
-def _require_region(caller: Participant, facts: CardFacts | None) -> None:
-    if facts is not None:
-        caller.require_region(facts.issuing_region)
-
-
-def _verification(facts: CardFacts | None) -> dict[str, Any]:
-    return {
-        "kind": OperationKind.VERIFY_IDENTITY,
-        "card_id": facts.card_id if facts else None,
-        "shard": facts.shard if facts else 0,
-    }

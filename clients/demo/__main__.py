@@ -1,0 +1,158 @@
+"""Runs the day: exit code 0 only when every answer was as expected."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+
+from onecard.v1 import authorization_pb2 as pb
+from rich.console import Console
+
+from clients.bank import Bank
+from clients.channel import ClientCredentials, OneCardChannel
+from clients.chip_card import IssuerNotGenuineError
+from clients.demo import killed_worker
+from clients.demo.city_day import Callers, CityDay
+from clients.demo.core_process import (
+    AGENCY,
+    BANK,
+    TERMINAL_OPERATOR,
+    CoreError,
+    DemoCore,
+    demo_core,
+)
+from clients.demo.residents import Bureau, Resident, issue, numbers_of
+from clients.demo.scorecard import Scorecard
+from clients.errors import OneCardCallError
+from clients.operator import Operator
+from clients.service_client import OneCardClient
+from clients.terminal import Terminal
+from server.cards.identifiers import CITIES
+
+RESIDENTS_PER_CITY = 6
+FRAMES, OPERATIONS_PER_FRAME = 8, 128
+# Enough that no worker is left without one: connections fall on workers by chance.
+CHANNELS = 8
+WORKERS = 2
+SERVING_S_MAX = 20.0
+DAY_S_MAX = 120.0
+WIDTH = 136
+
+
+async def day(console: Console) -> bool:
+    """Plays everything on a core of its own; True when every answer was as expected.
+
+    Raises:
+        CoreError: the core did not start, or a command of it failed.
+    """
+    started_s = time.monotonic()
+    scorecard = Scorecard()
+    async with demo_core(workers=WORKERS) as core:
+        console.print(f"onecard serves on {core.address} with {WORKERS} workers, data in {core.data_dir}")
+        await core.add_participants()
+        try:
+            async with asyncio.timeout(DAY_S_MAX), connected(core) as callers:
+                await _play(scorecard, core, callers)
+        except (OneCardCallError, IssuerNotGenuineError, TimeoutError) as error:
+            scorecard.broken_off(error)
+        scorecard.show(console, CITIES)
+        reconciled = await _reconcile(core, console)
+    seconds = time.monotonic() - started_s
+    if scorecard.mismatches or not reconciled:
+        console.print(f"[red]{len(scorecard.mismatches)} answers were not as expected[/] ({seconds:.0f} s)")
+        return False
+    console.print(f"[green]all {scorecard.compared:,} answers were as expected[/] ({seconds:.0f} s)")
+    return True
+
+
+@contextlib.asynccontextmanager
+async def connected(core: DemoCore) -> AsyncIterator[Callers]:
+    """The participants' clients, each over its own connections and under its own certificate."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = []
+        for participant in (BANK, AGENCY, TERMINAL_OPERATOR):
+            credentials = ClientCredentials.of_participant(core.data_dir, participant)
+            channel = OneCardChannel(core.address, credentials, channels=CHANNELS)
+            clients.append(OneCardClient(await stack.enter_async_context(channel)))
+        yield Callers(*clients)
+
+
+async def _play(scorecard: Scorecard, core: DemoCore, callers: Callers) -> None:
+    operator = Operator(callers.terminals.channel)
+    await operator.wait_until_serving(timeout_s=SERVING_S_MAX)
+    own = [name for name in await operator.services() if name.startswith("onecard.")]
+    scorecard.event("reflection", ", ".join(own), expected=4, got=len(own))
+    bank, bureau = Bank(callers.bank), Bureau(core.data_dir)
+    cities: list[list[Resident]] = []
+    for region in CITIES:
+        cities.append(await issue(bank, bureau, numbers_of(region, count=RESIDENTS_PER_CITY)))
+    days = [CityDay(scorecard, callers, bank, holder=city[0], poor=city[1], loser=city[2]) for city in cities]
+    await asyncio.gather(*(each.play() for each in days))
+    shoppers = [resident for city in cities for resident in city[3:]]
+    await _stream_frames(scorecard, callers, shoppers)
+    await killed_worker.play(scorecard, core, bank=bank, terminals=callers.terminals, residents=shoppers)
+
+
+async def _stream_frames(scorecard: Scorecard, callers: Callers, residents: list[Resident]) -> None:
+    """Frames of purchases over one stream, several on their way at once."""
+    terminal = Terminal(callers.terminals, terminal_id="FRAMES01")
+    total = FRAMES * OPERATIONS_PER_FRAME
+
+    async def frames() -> AsyncIterator[list[pb.AuthorizeRequest]]:
+        turn = 0
+        for _ in range(FRAMES):
+            operations = []
+            for _ in range(OPERATIONS_PER_FRAME):
+                resident = residents[turn % len(residents)]
+                operations.append(terminal.prepare_purchase(resident.chip, amount_minor=10))
+                turn += 1
+            yield operations
+
+    codes: dict[str, int] = {}
+    started_s = time.monotonic()
+    try:
+        async for outcomes in Bank(callers.terminals).authorize_frames(frames()):
+            for outcome in outcomes:
+                code = str(outcome) if isinstance(outcome, OneCardCallError) else outcome.response_code
+                codes[code] = codes.get(code, 0) + 1
+    except OneCardCallError as error:
+        codes[str(error)] = 1
+    rate = total / (time.monotonic() - started_s)
+    scorecard.event(
+        "stream",
+        f"{total:,} purchases in frames of {OPERATIONS_PER_FRAME} over one stream, {rate:,.0f}/s with their chips",
+        expected={"00": total},
+        got=codes,
+    )
+
+
+async def _reconcile(core: DemoCore, console: Console) -> bool:
+    """Asks the core's books whether they agree, and shows what they say."""
+    try:
+        console.out(await core.command("reconcile"), highlight=False)
+    except CoreError as error:
+        console.out(str(error), highlight=False)
+        return False
+    return True
+
+
+async def _run() -> int:
+    console = Console(width=WIDTH, highlight=False)
+    task = asyncio.current_task()
+    assert task is not None, "runs inside a task"
+    # Both end the day as an exception does, so that the core is stopped and its directory removed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        return 0 if await day(console) else 1
+    except CoreError as error:
+        console.out(str(error), highlight=False)
+    except asyncio.CancelledError:
+        console.print("stopped")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_run()))

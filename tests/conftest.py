@@ -1,0 +1,75 @@
+"""The core that most tests share: one instance of two workers on its own PostgreSQL, for the whole session."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from core_under_test import EVERYTHING, Caller, Core
+from integration.running_instance import Instance
+
+from server.edge.admission import RPC_CLASSES
+from server.settings import socket_dsn
+
+CARDS = 3_000
+CLASSES = sorted(RPC_CLASSES)
+
+
+def without(rpc_class: str) -> str:
+    """The participant that was granted every RPC class but one."""
+    return f"without-{rpc_class.replace('_', '-')}"
+
+
+@pytest.fixture(scope="session")
+def core_instance() -> Iterator[Instance]:
+    # Short enough for a socket, and open to the system user PostgreSQL runs as under root.
+    root = Path(tempfile.mkdtemp(prefix="onecard-core-"))
+    for place in (root, root / "data"):
+        place.mkdir(exist_ok=True)
+        place.chmod(0o711)
+    instance = Instance(root / "data", workers=2)
+    yield instance
+    instance.close()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def core(core_instance: Instance) -> AsyncIterator[Core]:
+    """Cards, and participants with every grant, with one class missing, with one city or one item only."""
+    facts = await asyncio.to_thread(core_instance.until_ready)
+    core = Core(data_dir=core_instance.data_dir, facts=facts, dsn=socket_dsn(Path(facts["socket_dir"])))
+    await core.open(cards=CARDS)
+    for participant_id in ("bank-02", "suspended-01"):
+        await core.add_participant(participant_id, EVERYTHING)
+    await core.database.execute(
+        "UPDATE participants SET state = 'suspended' WHERE participant_id = 'suspended-01'"
+    )
+    await core.add_participant("no-grants", {})
+    await core.add_participant("nanchang-01", EVERYTHING | {"region": ["3601"]})
+    await core.add_participant("counter-01", EVERYTHING | {"catalogue_item": ["identity.counter"]})
+    for rpc_class in CLASSES:
+        others = [other for other in CLASSES if other != rpc_class]
+        await core.add_participant(without(rpc_class), EVERYTHING | {"rpc_class": others})
+    await core.database.execute(
+        "INSERT INTO catalogue_items (catalogue_item, version, name, legal_basis, valid_from, valid_until) VALUES"
+        " ('identity.counter', 2, 'next', 'test', now() + interval '1 day', NULL),"
+        " ('card.ended', 1, 'ended', 'test', now() - interval '2 days', now() - interval '1 day')"
+    )
+    await asyncio.sleep(1.6)
+    yield core
+    await core.close()
+
+
+@pytest.fixture(scope="session")
+def bank(core: Core) -> Caller:
+    """A participant that may do everything."""
+    return core.caller()
+
+
+@pytest.fixture(scope="session")
+def other_bank(core: Core) -> Caller:
+    """Another participant that may do everything."""
+    return core.caller("bank-02")

@@ -1,0 +1,77 @@
+"""Every RPC of the protos has exactly one typed client method, of the RPC's own types and path."""
+
+import inspect
+import re
+import typing
+from collections.abc import AsyncIterable, AsyncIterator
+
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from onecard.v1 import authorization_pb2, card_authentication_pb2, cards_pb2, identity_pb2
+
+from clients import frames, service_client
+from clients.channel import UnaryRpc
+from clients.service_client import OneCardClient
+
+FILES = (authorization_pb2, card_authentication_pb2, cards_pb2, identity_pb2)
+METHODS: list[MethodDescriptor] = [
+    method
+    for file in FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+]
+UNARY = [method for method in METHODS if not method.client_streaming]
+
+
+def snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def path_of(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+def test_every_proto_file_with_a_service_is_looked_at() -> None:
+    import pkgutil
+
+    import onecard.v1
+
+    modules = {info.name for info in pkgutil.iter_modules(onecard.v1.__path__) if info.name.endswith("_pb2")}
+    assert {file.__name__.rpartition(".")[2] for file in FILES} == modules - {"common_pb2"}
+
+
+def test_client_has_one_method_for_each_rpc_and_no_other() -> None:
+    names = [snake_case(method.name) for method in METHODS]
+    assert len(set(names)) == len(names)
+    public = {name for name, _ in inspect.getmembers(OneCardClient, inspect.isfunction) if name[0] != "_"}
+    assert public == set(names)
+
+
+@pytest.mark.parametrize("method", UNARY, ids=path_of)
+def test_unary_rpc_has_its_own_path_and_types(method: MethodDescriptor) -> None:
+    request = message_factory.GetMessageClass(method.input_type)
+    response = message_factory.GetMessageClass(method.output_type)
+    rpcs = [value for value in vars(service_client).values() if isinstance(value, UnaryRpc)]
+    (rpc,) = [rpc for rpc in rpcs if rpc.path == path_of(method)]
+    assert (rpc.request_type, rpc.response_type) == (request, response)
+    function = getattr(OneCardClient, snake_case(method.name))
+    hints = typing.get_type_hints(function)
+    assert (hints["request"], hints["return"]) == (request, response)
+    # The method calls the RPC of its name, and only that.
+    constant = snake_case(method.name).upper()
+    assert constant in inspect.getsource(function)
+    assert getattr(service_client, constant) is rpc
+
+
+def test_the_streaming_rpc_has_its_own_path_and_types() -> None:
+    (method,) = [method for method in METHODS if method.client_streaming]
+    assert path_of(method) == frames.PATH
+    hints = typing.get_type_hints(OneCardClient.authorize_stream)
+    assert hints["frames"] == AsyncIterable[authorization_pb2.AuthorizeStreamRequest]
+    assert hints["return"] == AsyncIterator[authorization_pb2.AuthorizeStreamResponse]
+
+
+def test_no_unary_rpc_is_declared_twice() -> None:
+    paths = [value.path for value in vars(service_client).values() if isinstance(value, UnaryRpc)]
+    assert sorted(paths) == sorted(path_of(method) for method in UNARY)

@@ -1,0 +1,102 @@
+"""What each RPC asks of its caller, and who is refused first when the places are taken."""
+
+import pytest
+
+from server.app import SERVICES
+from server.edge.admission import RPC_CLASSES, RPC_POLICIES, Admission, AdmissionClass
+from server.edge.caller import Participant
+from server.errors import NotGrantedError, OverloadedError
+
+
+def test_every_served_rpc_has_a_policy_and_every_policy_an_rpc() -> None:
+    served = {f"/{name}/{method.name}" for name, service in SERVICES.items() for method in service.methods}
+    assert set(RPC_POLICIES) == served
+    assert {policy.rpc_class for policy in RPC_POLICIES.values()} | {"deposit"} == RPC_CLASSES
+
+
+def test_classes_are_those_the_protos_name() -> None:
+    assert {rpc.split("/")[2]: policy.rpc_class for rpc, policy in RPC_POLICIES.items()} == {
+        "Authorize": "authorization",
+        "AuthorizeStream": "authorization",
+        "CreateChallenge": "card_authentication",
+        "AuthenticateCard": "card_authentication",
+        "VerifyIdentity": "identity",
+        "IssueCardCode": "card_code",
+        "IssueCard": "card_issue",
+        "GetCardStatus": "card_status",
+        "ReportLoss": "card_loss",
+        "LiftLoss": "card_loss",
+    }
+
+
+def fill(admission: Admission, klass: AdmissionClass) -> int:
+    """Takes places until the class is refused; gives how many were taken in all."""
+    with pytest.raises(OverloadedError) as refused:
+        while True:
+            admission.enter(klass)
+    assert refused.value.retry_delay_ms > 0
+    return admission.in_flight
+
+
+def test_queries_are_refused_before_decisions_before_loss_reports() -> None:
+    admission = Admission(in_flight_max=100)
+    assert fill(admission, AdmissionClass.QUERY) == 80
+    assert fill(admission, AdmissionClass.INTERACTIVE) == 95
+    assert fill(admission, AdmissionClass.CRITICAL) == 100
+    admission.leave()
+    with pytest.raises(OverloadedError):
+        admission.enter(AdmissionClass.INTERACTIVE)
+    admission.enter(AdmissionClass.CRITICAL)
+
+
+def test_loss_report_is_the_only_call_that_passes_last() -> None:
+    critical = [rpc for rpc, policy in RPC_POLICIES.items() if policy.admission is AdmissionClass.CRITICAL]
+    assert critical == ["/onecard.v1.CardService/ReportLoss"]
+
+
+def test_smallest_worker_admits_one_of_each_class() -> None:
+    for klass in AdmissionClass:
+        assert fill(Admission(in_flight_max=1), klass) == 1
+
+
+def participant(**grants: object) -> Participant:
+    parts: dict[str, object] = {
+        "rpc_classes": frozenset(),
+        "regions": (),
+        "catalogue_items": frozenset(),
+    }
+    return Participant(participant_id="bank-01", settlement_account_id=1, **parts | grants)  # type: ignore[arg-type]
+
+
+def test_nothing_is_granted_that_was_not_named() -> None:
+    nobody = participant()
+    for refused in (
+        lambda: nobody.require_rpc_class("authorization"),
+        lambda: nobody.require_catalogue_item("card.loss"),
+        lambda: nobody.require_region("360100"),
+    ):
+        with pytest.raises(NotGrantedError):
+            refused()
+
+
+def test_star_grants_everything_of_its_kind_only() -> None:
+    star = participant(rpc_classes=frozenset({"*"}))
+    star.require_rpc_class("deposit")
+    with pytest.raises(NotGrantedError):
+        star.require_region("360100")
+
+
+@pytest.mark.parametrize(
+    ("granted", "region", "is_granted"),
+    [
+        ("36", "360100", True),
+        ("3601", "360102", True),
+        ("3601", "360200", False),
+        ("360102", "360102", True),
+        ("360102", "360100", False),
+        ("*", "360100", True),
+        ("44", "360144", False),
+    ],
+)
+def test_region_grant_is_a_prefix(granted: str, region: str, is_granted: bool) -> None:
+    assert participant(regions=(granted,)).may_region(region) is is_granted
