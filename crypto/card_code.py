@@ -5,7 +5,7 @@ The layout is a profile of this project, not a public standard; 39 bytes, 52 cha
     version 1 ‖ key version 1 ‖ card alias 8 ‖ issue time 4 (unix s) ‖ nonce 8 ‖ use type 1 ‖ HMAC-SM3 tag 16
 
 A token is refused here for its form and tag only. Its life is decided by the caller, by the database's time
-and ``CardCode.expires_at_s``; single use by ``crypto.token_text.token_digest``; the card's status is read at
+and ``CardCode.issued_at_s``; single use by ``crypto.token_text.token_digest``; the card's status is read at
 use. Must never carry anything that says who the holder is.
 """
 
@@ -26,8 +26,6 @@ from crypto.token_text import decode_token, encode_token
 CARD_CODE_VERSION = 1
 CARD_CODE_SIZE = 39
 CARD_CODE_CHARACTERS_MAX = 64
-CARD_CODE_LIFE_S = 60
-CARD_CODE_SKEW_S = 5
 CARD_ALIAS_SIZE = 8
 _NONCE_SIZE = 8
 _TAG_SIZE = 16
@@ -58,16 +56,6 @@ class CardCode:
     issued_at_s: int
     use: CardCodeUse
     key_version: int
-
-    @property
-    def expires_at_s(self) -> int:
-        """Last unix second in which the code may be used, skew included."""
-        return self.issued_at_s + CARD_CODE_LIFE_S + CARD_CODE_SKEW_S
-
-    @property
-    def usable_from_s(self) -> int:
-        """First unix second in which the code may be used: its issue, less the clock skew."""
-        return self.issued_at_s - CARD_CODE_SKEW_S
 
 
 class CardCodes:

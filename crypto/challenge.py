@@ -26,7 +26,6 @@ from crypto.token_text import decode_token, encode_token
 
 CHALLENGE_VERSION = 1
 CHALLENGE_SIZE = 38
-CHALLENGE_LIFE_S = 60
 _TAG_SIZE = 16
 _BODY = struct.Struct(">BB8s8sI")
 
@@ -44,11 +43,6 @@ class Challenge:
     process_factor: bytes
     original_data: bytes
     issued_at_s: int
-
-    @property
-    def expires_at_s(self) -> int:
-        """Last unix second in which the card's answer may arrive."""
-        return self.issued_at_s + CHALLENGE_LIFE_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,10 +43,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))
         fresh = sorted(path.relative_to(scratch) for path in Path(scratch).rglob("*_pb2*"))
-        kept = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*_pb2*.py*") if path.suffix in {".py", ".pyi"})
-        stale = [name for name in fresh if name in kept and not filecmp.cmp(ROOT / name, Path(scratch) / name, False)]
+        kept = sorted(
+            path.relative_to(ROOT) for path in ROOT.rglob("*_pb2*.py*") if path.suffix in {".py", ".pyi"}
+        )
+        stale = [
+            name
+            for name in fresh
+            if name in kept and not filecmp.cmp(ROOT / name, Path(scratch) / name, False)
+        ]
         if fresh != kept or stale:
-            raise SystemExit(f"stubs differ from their .proto, run 'make proto': {stale or set(fresh) ^ set(kept)}")
+            raise SystemExit(
+                f"stubs differ from their .proto, run 'make proto': {stale or set(fresh) ^ set(kept)}"
+            )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import logging
 import signal
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -41,8 +41,8 @@ from server.database.reader import PeriodicReader
 from server.edge.access_line import AccessLines
 from server.edge.admission import RPC_POLICIES, Admission
 from server.edge.caller import ParticipantRegistry
+from server.edge.gate import Gate
 from server.edge.intake import Intake
-from server.edge.interceptors import Gate
 from server.edge.tls import server_credentials
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.group_commit import GroupCommit
@@ -66,6 +66,7 @@ SERVICES = {
 # Between telling health and refusing calls: balancers look at health once a second or more rarely.
 DRAIN_PAUSE_S = 0.2
 QUEUE_GAUGE_PERIOD_S = 1.0
+PING_INTERVAL_MIN_MS = 20_000
 
 
 async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], None]) -> None:
@@ -85,9 +86,9 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     ]
     lines = AccessLines(enabled=settings.log_level in {"debug", "info"})
     engine = build_engine(settings, worker_index=worker_index)
-    gate = Gate(registry, Admission(in_flight_max=settings.in_flight_max), lines)
-    server, health_servicer = build_server(settings, gate)
-    add_servicers(server, settings, engine=engine, catalogue=catalogue, key_store=key_store)
+    server, health_servicer = build_server(settings)
+    gate = Gate(server, registry, Admission(in_flight_max=settings.in_flight_max), lines)
+    add_servicers(gate, settings, engine=engine, registry=registry, catalogue=catalogue, key_store=key_store)
 
     for reader in readers:
         await reader.start()
@@ -102,6 +103,8 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     await health_servicer.enter_graceful_shutdown()
     await asyncio.sleep(DRAIN_PAUSE_S)
     gate.draining = True
+    # Calls that wait to be accepted when the server stops would end as CANCELLED, which no client may retry.
+    await asyncio.sleep(DRAIN_PAUSE_S)
     await server.stop(settings.drain_ms / 1000)
     await engine.drain()
     gauge.cancel()
@@ -142,7 +145,7 @@ def build_engine(settings: Settings, *, worker_index: int) -> GroupCommit:
     )
 
 
-def build_server(settings: Settings, gate: Gate) -> tuple[grpc.aio.Server, HealthServicer]:
+def build_server(settings: Settings) -> tuple[grpc.aio.Server, HealthServicer]:
     """The gRPC server on the shared port, with health and reflection."""
     options = [
         ("grpc.so_reuseport", 1),
@@ -150,8 +153,11 @@ def build_server(settings: Settings, gate: Gate) -> tuple[grpc.aio.Server, Healt
         ("grpc.max_send_message_length", settings.message_bytes_max),
         ("grpc.max_connection_age_ms", settings.connection_age_max_s * 1000),
         ("grpc.max_connection_age_grace_ms", settings.drain_ms),
+        # Clients may ask whether an idle connection still lives.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
     ]
-    server = grpc.aio.server(interceptors=(gate,), options=options)
+    server = grpc.aio.server(options=options)
     certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
     if certificate is None or key is None or client_ca is None:
         raise ConfigurationError("tls_certificate, tls_key and tls_client_ca are required")
@@ -166,14 +172,17 @@ def build_server(settings: Settings, gate: Gate) -> tuple[grpc.aio.Server, Healt
 
 
 def add_servicers(
-    server: grpc.aio.Server,
+    gate: Gate,
     settings: Settings,
     *,
     engine: GroupCommit,
+    registry: ParticipantRegistry,
     catalogue: Catalogue,
     key_store: KeyStore,
 ) -> None:
-    """Builds every capability on the same engine, directory and keys."""
+    """Builds every capability on the same engine and keys, each behind the gate."""
+    # Generated code asks of a server no more than the gate has.
+    server = cast("grpc.aio.Server", gate)
     _require_policies()
     blind_index = key_store.blind_index(key_store.active("blind-index"))
     challenges = key_store.challenges(key_store.active("challenge"))
@@ -193,7 +202,9 @@ def add_servicers(
         "key_store": key_store,
         "blind_index": blind_index,
     }
-    authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(AuthorizationServicer(**shared), server)
+    authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
+        AuthorizationServicer(**shared, renew=registry.renew), server
+    )
     card_authentication_pb2_grpc.add_CardAuthenticationServiceServicer_to_server(
         CardAuthenticationServicer(
             **shared, challenges=challenges, challenge_life_s=settings.challenge_life_s

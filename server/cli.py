@@ -121,7 +121,12 @@ def add_participant(participant_id: str, name: str, kind: str, data_dir: Path, d
 def grant(
     participant_id: str, grant_kind: str, grant_values: tuple[str, ...], data_dir: Path, dsn: str | None
 ) -> None:
-    """Grant RPC classes, regions or catalogue items."""
+    """Grant RPC classes, regions or catalogue items; * grants all of a kind."""
+    from server.edge.admission import RPC_CLASSES
+
+    if grant_kind == "rpc_class" and (unknown := set(grant_values) - RPC_CLASSES - {"*"}):
+        known = ", ".join(sorted(RPC_CLASSES))
+        raise ConfigurationError(f"no RPC class {', '.join(sorted(unknown))}; there are {known}")
     rows = _statement(data_dir, dsn, "grant_participant", participant_id, grant_kind, list(set(grant_values)))
     click.echo(
         f"{participant_id} {grant_kind}: {len(rows)} granted, {len(set(grant_values)) - len(rows)} had"

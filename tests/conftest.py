@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from core_under_test import EVERYTHING, Caller, Core
+from core_under_test import EVERYTHING, GRANTS_IN_FORCE_S, Caller, Core, without
 from integration.running_instance import Instance
 
 from server.edge.admission import RPC_CLASSES
@@ -16,11 +16,6 @@ from server.settings import socket_dsn
 
 CARDS = 3_000
 CLASSES = sorted(RPC_CLASSES)
-
-
-def without(rpc_class: str) -> str:
-    """The participant that was granted every RPC class but one."""
-    return f"without-{rpc_class.replace('_', '-')}"
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +37,8 @@ async def core(core_instance: Instance) -> AsyncIterator[Core]:
     facts = await asyncio.to_thread(core_instance.until_ready)
     core = Core(data_dir=core_instance.data_dir, facts=facts, dsn=socket_dsn(Path(facts["socket_dir"])))
     await core.open(cards=CARDS)
-    for participant_id in ("bank-02", "suspended-01"):
-        await core.add_participant(participant_id, EVERYTHING)
+    await core.add_participant("bank-02", EVERYTHING | {"region": ["*"]})
+    await core.add_participant("suspended-01", EVERYTHING)
     await core.database.execute(
         "UPDATE participants SET state = 'suspended' WHERE participant_id = 'suspended-01'"
     )
@@ -58,7 +53,7 @@ async def core(core_instance: Instance) -> AsyncIterator[Core]:
         " ('identity.counter', 2, 'next', 'test', now() + interval '1 day', NULL),"
         " ('card.ended', 1, 'ended', 'test', now() - interval '2 days', now() - interval '1 day')"
     )
-    await asyncio.sleep(1.6)
+    await asyncio.sleep(GRANTS_IN_FORCE_S)
     yield core
     await core.close()
 

@@ -74,6 +74,11 @@ async def refusal_of(call: "Awaitable[Any]") -> Refusal:
     raise AssertionError(f"the call was answered: {type(answer).__name__}")
 
 
+def without(rpc_class: str) -> str:
+    """The participant that was granted every RPC class but one."""
+    return f"without-{rpc_class.replace('_', '-')}"
+
+
 def new_id() -> str:
     return str(uuid.uuid4())
 
@@ -226,8 +231,8 @@ class Caller:
     async def verify(self, **credential: Any) -> identity_pb2.VerifyIdentityResponse:
         return await self.identity.VerifyIdentity(verification(**credential), timeout=CALL_S)
 
-    async def card_code(self, card: VirtualCard, **fields: Any) -> str:
-        issued = await self.identity.IssueCardCode(code_issue(card, **fields), timeout=CALL_S)
+    async def card_code(self, bearer: VirtualCard, **fields: Any) -> str:
+        issued = await self.identity.IssueCardCode(code_issue(bearer, **fields), timeout=CALL_S)
         return str(issued.card_code)
 
 
@@ -315,4 +320,6 @@ class Core:
 
     async def stored(self, request_id: str) -> int:
         """How many outcomes a request id has."""
-        return await self.database.fetchval("SELECT count(*) FROM operations WHERE request_id = $1", request_id)
+        return await self.database.fetchval(
+            "SELECT count(*) FROM operations WHERE request_id = $1", request_id
+        )

@@ -1,7 +1,7 @@
 """AuthorizationService on the wire: check, convert, call; one by one and in frames."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import repeat
 from typing import Any
 
@@ -28,6 +28,7 @@ FRAME_OPERATIONS_MAX = 512
 FRAMES_IN_FLIGHT_MAX = 8
 STAN_MAX = 999_999
 TERMINAL_TIME_MAX_UNIX_MS = 2**53
+AUTHORIZATION_CLASS = "authorization"
 DEPOSIT_CLASS = "deposit"
 # MTI class of 0200 financial messages, which the switch key holds.
 MTI_CLASS_FINANCIAL = 2
@@ -43,7 +44,10 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         intake: Intake,
         key_store: KeyStore,
         blind_index: BlindIndex,
+        renew: Callable[[Participant], Participant],
     ) -> None:
+        """``renew`` gives a caller's present grants; see ``ParticipantRegistry.renew``."""
+        self._renew = renew
         self._engine = engine
         self._intake = intake
         self._blind_index = blind_index
@@ -60,25 +64,34 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         self, request_iterator: AsyncIterator[pb.AuthorizeStreamRequest], context: "Context[Any, Any]"
     ) -> AsyncIterator[pb.AuthorizeStreamResponse]:
         caller = current_caller.get()
-        frames: asyncio.Queue[asyncio.Task[pb.AuthorizeStreamResponse] | None] = asyncio.Queue(
-            FRAMES_IN_FLIGHT_MAX
-        )
+        frames: asyncio.Queue[asyncio.Task[pb.AuthorizeStreamResponse] | None] = asyncio.Queue()
+        places = asyncio.Semaphore(FRAMES_IN_FLIGHT_MAX)
 
         async def read() -> None:
             try:
                 async for frame in request_iterator:
+                    await places.acquire()
+                    # A stream lives long: what was granted when it began may be withdrawn since.
+                    current = self._renew(caller)
+                    current.require_rpc_class(AUTHORIZATION_CLASS)
                     deadline = self._intake.deadline(context)
-                    await frames.put(asyncio.create_task(self._decide_frame(frame, caller, deadline)))
+                    frames.put_nowait(asyncio.create_task(self._decide_frame(frame, current, deadline)))
             finally:
-                await frames.put(None)
+                frames.put_nowait(None)
 
         reader = asyncio.create_task(read())
         try:
             while (frame := await frames.get()) is not None:
-                yield await frame
+                response = await frame
+                places.release()
+                yield response
             await reader
         finally:
             reader.cancel()
+            # What the engine has taken of them commits all the same.
+            while not frames.empty():
+                if (unanswered := frames.get_nowait()) is not None:
+                    unanswered.cancel()
 
     async def _decide_frame(
         self, frame: pb.AuthorizeStreamRequest, caller: Participant, deadline: float

@@ -28,6 +28,8 @@ from server.errors import UnavailableError
 log = logging.getLogger(__name__)
 
 STATEMENTS = load("server.cards")
+# A challenge is issued by the worker's clock and judged by the database's.
+CLOCK_SKEW_MAX_S = 5
 
 
 class TokenVerdict(Enum):
@@ -188,7 +190,7 @@ def judge_answer(answer: CheckedAnswer, *, spent: set[bytes], now: datetime, lif
     challenge = answer.challenge
     if challenge is None:
         return TokenVerdict.INVALID
-    if now.timestamp() > challenge.issued_at_s + life_s:
+    if not challenge.issued_at_s - CLOCK_SKEW_MAX_S <= now.timestamp() <= challenge.issued_at_s + life_s:
         return TokenVerdict.EXPIRED
     if answer.token_digest in spent:
         return TokenVerdict.USED

@@ -106,6 +106,17 @@ class ParticipantRegistry:
             for participant_id, account_id in accounts.items()
         }
 
+    def renew(self, participant: Participant) -> Participant:
+        """The participant with its present grants.
+
+        Raises:
+            UnauthenticatedError: it is no longer active.
+        """
+        current = self._participants.get(participant.participant_id)
+        if current is None:
+            raise UnauthenticatedError("CALLER_UNKNOWN", "the participant is no longer active")
+        return current
+
     def identify(self, context: "grpc.aio.ServicerContext[Any, Any]") -> Participant:
         """The participant that the call's certificate names.
 

@@ -71,6 +71,8 @@ LOST_RACE = (
 CONNECTION_LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # What asyncpg raises when the server went away between two statements.
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     DatabaseUnavailableError,
     OSError,
@@ -103,7 +105,8 @@ class Lane:
     def __init__(self, settings: LaneSettings) -> None:
         self._settings = settings
         self._connection = settings.open_connection()
-        self._in_transaction = False
+        # The connection on which a transaction is open: a new connection has none, whatever the old one had.
+        self._transaction_on: Connection | None = None
         self._has_more: Callable[[], bool] = bool
         self._operation_id_next = 0
         self._operation_id_end = 0
@@ -119,7 +122,7 @@ class Lane:
         while True:
             # A chained transaction waits for work only as long as there is some. No await between the question
             # and what ``take`` gives first.
-            if self._in_transaction and not has_more():
+            if self._transaction_on is not None and not has_more():
                 await self._roll_back()
             operations = await take()
             if operations is None:
@@ -133,7 +136,11 @@ class Lane:
                 reject(unsettled, _incident(error))
                 await self._discard()
             results = [operation.ticket.results[operation.index] for operation in operations]
-            self._settings.observe(operations, results, time.perf_counter() - started)
+            try:
+                self._settings.observe(operations, results, time.perf_counter() - started)
+            except Exception as error:
+                # A lane that ends here would leave every later caller waiting.
+                log.error("batch was not observed", exc_info=error)
         await self._connection.close()
 
     async def _admit(self, operations: Sequence[Operation]) -> None:
@@ -220,9 +227,9 @@ class Lane:
         """Runs one transaction; returns the results in order, all of them durable."""
         connection = await self._connection.get()
         shard = operations[0].shard
-        if not self._in_transaction:
+        if self._transaction_on is not connection:
             await connection.execute("BEGIN")
-            self._in_transaction = True
+            self._transaction_on = connection
         batch = await self._lock(connection, operations, shard)
         answers, used_keys = await self._read(connection, operations, batch, shard)
         for capability, own in _by_capability(operations).items():
@@ -235,8 +242,9 @@ class Lane:
             await capability.persist(connection, batch, own_decided)
         # When more waits, the next transaction begins in the same round trip.
         chain = self._has_more()
-        await connection.execute("COMMIT AND CHAIN" if chain else "COMMIT")
-        self._in_transaction = chain
+        status = await connection.execute("COMMIT AND CHAIN" if chain else "COMMIT")
+        assert status == "COMMIT", "PostgreSQL answers the commit of a failed transaction with ROLLBACK"
+        self._transaction_on = connection if chain else None
         return results
 
     async def _lock(self, connection: Connection, operations: Sequence[Operation], shard: int) -> Batch:
@@ -325,14 +333,16 @@ class Lane:
             self._operation_id_end = self._operation_id_next + OPERATION_IDS_PER_BLOCK
 
     async def _roll_back(self) -> None:
-        self._in_transaction = False
+        connection, self._transaction_on = self._transaction_on, None
+        if connection is None:
+            return
         try:
-            await (await self._connection.get()).execute("ROLLBACK")
+            await connection.execute("ROLLBACK")
         except (asyncpg.PostgresError, *CONNECTION_LOST):
             await self._connection.discard()
 
     async def _discard(self) -> None:
-        self._in_transaction = False
+        self._transaction_on = None
         await self._connection.discard()
 
 

@@ -291,7 +291,12 @@ async def test_frame_is_answered_in_order_and_its_errors_leave_the_others_alone(
 
 async def test_operations_on_one_card_in_one_frame_see_each_other(core: Core, bank: Caller) -> None:
     card = core.card()
-    frame = [purchase(card, 400_000), purchase(card, 400_000), purchase(card, 400_000), deposit(card, 300_000)]
+    frame = [
+        purchase(card, 400_000),
+        purchase(card, 400_000),
+        purchase(card, 400_000),
+        deposit(card, 300_000),
+    ]
     (answer,) = await bank.frames(frame)
     outcomes = [(r.response.response_code, r.response.available_minor) for r in answer.results]
     assert outcomes == [("00", 600_000), ("00", 200_000), ("51", 200_000), ("00", 500_000)]

@@ -126,9 +126,7 @@ def chip_answer(card: VirtualCard) -> common_pb2.ChipAnswer:
 
 def references(make: Callable[..., Any], card: VirtualCard) -> list[Any]:
     named = ("pan", "identification_code", "identity_number")
-    return [
-        make(card, card=common_pb2.CardReference(**{name: getattr(card, name)})) for name in named
-    ]
+    return [make(card, card=common_pb2.CardReference(**{name: getattr(card, name)})) for name in named]
 
 
 def valid_requests(rpc: str, card: VirtualCard) -> list[Any]:
@@ -239,9 +237,7 @@ async def test_deposit_with_chip_data_is_refused_by_name(core: Core, bank: Calle
     assert (refusal.code.name, refusal.field) == ("INVALID_ARGUMENT", "chip")
 
 
-async def test_identification_code_of_another_region_than_issued_is_refused(
-    core: Core, bank: Caller
-) -> None:
+async def test_identification_code_of_another_region_than_issued_is_refused(core: Core, bank: Caller) -> None:
     card = core.unissued_card()
     other = "360100" if card.facts.issuing_region != "360100" else "360200"
     refusal = await refusal_of(send(bank, "IssueCard", card_issue(card, issuing_region=other)))

@@ -49,9 +49,7 @@ MUTATIONS: dict[str, tuple[str, Callable[[VirtualCard], Any]]] = {
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-async def test_repeat_gives_the_same_bytes_and_no_second_effect(
-    core: Core, bank: Caller, name: str
-) -> None:
+async def test_repeat_gives_the_same_bytes_and_no_second_effect(core: Core, bank: Caller, name: str) -> None:
     path, make = MUTATIONS[name]
     card = core.card()
     request = make(card)

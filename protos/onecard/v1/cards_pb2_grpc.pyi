@@ -16,7 +16,7 @@ class CardServiceStub:
     """Issues cards and changes their status. A change is in force for the next operation of any credential.
 
     Grants: RPC class `card_issue` for IssueCard, `card_status` for GetCardStatus, `card_loss` for ReportLoss
-    and LiftLoss; the card's issuing region; the catalogue item. Every call leaves an access-log row.
+    and LiftLoss; the card's issuing region; the catalogue item. Every answer leaves an access-log row.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field,
     NOT_FOUND `CARD_UNKNOWN` or `CATALOGUE_ITEM_UNKNOWN`, FAILED_PRECONDITION `CATALOGUE_ITEM_NOT_IN_FORCE`,
     ALREADY_EXISTS `REQUEST_ID_REUSED`, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED.
@@ -40,7 +40,7 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
     """Issues cards and changes their status. A change is in force for the next operation of any credential.
 
     Grants: RPC class `card_issue` for IssueCard, `card_status` for GetCardStatus, `card_loss` for ReportLoss
-    and LiftLoss; the card's issuing region; the catalogue item. Every call leaves an access-log row.
+    and LiftLoss; the card's issuing region; the catalogue item. Every answer leaves an access-log row.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field,
     NOT_FOUND `CARD_UNKNOWN` or `CATALOGUE_ITEM_UNKNOWN`, FAILED_PRECONDITION `CATALOGUE_ITEM_NOT_IN_FORCE`,
     ALREADY_EXISTS `REQUEST_ID_REUSED`, RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED.

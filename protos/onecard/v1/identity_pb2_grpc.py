@@ -28,8 +28,9 @@ if _version_not_supported:
 class IdentityServiceStub:
     """Verifies the identity of a holder and issues the codes of the electronic card.
 
-    Grant: RPC class `identity` and the catalogue item. Every call leaves an access-log row in the
-    transaction of its answer. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
+    Grants: RPC class `identity` for VerifyIdentity, `card_code` for IssueCardCode; the catalogue item; the card's
+    issuing region. Every answer leaves an access-log row in its own transaction; an answer that is replayed leaves
+    none. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
     INVALID_ARGUMENT with the field, NOT_FOUND `CATALOGUE_ITEM_UNKNOWN`,
     FAILED_PRECONDITION `CATALOGUE_ITEM_NOT_IN_FORCE`, ALREADY_EXISTS `REQUEST_ID_REUSED`,
     RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED.
@@ -56,8 +57,9 @@ class IdentityServiceStub:
 class IdentityServiceServicer:
     """Verifies the identity of a holder and issues the codes of the electronic card.
 
-    Grant: RPC class `identity` and the catalogue item. Every call leaves an access-log row in the
-    transaction of its answer. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
+    Grants: RPC class `identity` for VerifyIdentity, `card_code` for IssueCardCode; the catalogue item; the card's
+    issuing region. Every answer leaves an access-log row in its own transaction; an answer that is replayed leaves
+    none. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
     INVALID_ARGUMENT with the field, NOT_FOUND `CATALOGUE_ITEM_UNKNOWN`,
     FAILED_PRECONDITION `CATALOGUE_ITEM_NOT_IN_FORCE`, ALREADY_EXISTS `REQUEST_ID_REUSED`,
     RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED.
@@ -102,8 +104,9 @@ def add_IdentityServiceServicer_to_server(servicer, server):
 class IdentityService:
     """Verifies the identity of a holder and issues the codes of the electronic card.
 
-    Grant: RPC class `identity` and the catalogue item. Every call leaves an access-log row in the
-    transaction of its answer. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
+    Grants: RPC class `identity` for VerifyIdentity, `card_code` for IssueCardCode; the catalogue item; the card's
+    issuing region. Every answer leaves an access-log row in its own transaction; an answer that is replayed leaves
+    none. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
     INVALID_ARGUMENT with the field, NOT_FOUND `CATALOGUE_ITEM_UNKNOWN`,
     FAILED_PRECONDITION `CATALOGUE_ITEM_NOT_IN_FORCE`, ALREADY_EXISTS `REQUEST_ID_REUSED`,
     RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED.

@@ -15,8 +15,9 @@ GRPC_VERSION: str
 class IdentityServiceStub:
     """Verifies the identity of a holder and issues the codes of the electronic card.
 
-    Grant: RPC class `identity` and the catalogue item. Every call leaves an access-log row in the
-    transaction of its answer. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
+    Grants: RPC class `identity` for VerifyIdentity, `card_code` for IssueCardCode; the catalogue item; the card's
+    issuing region. Every answer leaves an access-log row in its own transaction; an answer that is replayed leaves
+    none. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
     INVALID_ARGUMENT with the field, NOT_FOUND `CATALOGUE_ITEM_UNKNOWN`,
     FAILED_PRECONDITION `CATALOGUE_ITEM_NOT_IN_FORCE`, ALREADY_EXISTS `REQUEST_ID_REUSED`,
     RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED.
@@ -33,8 +34,9 @@ class IdentityServiceStub:
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Verifies the identity of a holder and issues the codes of the electronic card.
 
-    Grant: RPC class `identity` and the catalogue item. Every call leaves an access-log row in the
-    transaction of its answer. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
+    Grants: RPC class `identity` for VerifyIdentity, `card_code` for IssueCardCode; the catalogue item; the card's
+    issuing region. Every answer leaves an access-log row in its own transaction; an answer that is replayed leaves
+    none. Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED,
     INVALID_ARGUMENT with the field, NOT_FOUND `CATALOGUE_ITEM_UNKNOWN`,
     FAILED_PRECONDITION `CATALOGUE_ITEM_NOT_IN_FORCE`, ALREADY_EXISTS `REQUEST_ID_REUSED`,
     RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED.

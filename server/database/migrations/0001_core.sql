@@ -24,6 +24,12 @@ CREATE TABLE participant_grants (
     grant_value text NOT NULL,
     CONSTRAINT participant_grants_pkey PRIMARY KEY (participant_id, grant_kind, grant_value),
     CONSTRAINT participant_grants_participant_fkey FOREIGN KEY (participant_id) REFERENCES participants,
+    CONSTRAINT participant_grants_value_form CHECK (
+        CASE grant_kind
+            WHEN 'region' THEN grant_value ~ '^([*]|[0-9]{2,6})$'
+            ELSE grant_value ~ '^([*]|[a-z0-9][a-z0-9._-]*)$'
+        END
+    ),
     CONSTRAINT participant_grants_kind_known CHECK (grant_kind IN ('rpc_class', 'region', 'catalogue_item'))
 );
 

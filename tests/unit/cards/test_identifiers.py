@@ -223,7 +223,9 @@ def test_normalised_name_is_its_own_normal_form(text: str) -> None:
     assert normalise_name(name) == name
 
 
-@pytest.mark.parametrize("text", ["", "  ", "\u3000", "王" * 65, "王\x00伟", "王\u200b伟", "王\u202e伟", "王\ud800"])
+@pytest.mark.parametrize(
+    "text", ["", "  ", "\u3000", "王" * 65, "王\x00伟", "王\u200b伟", "王\u202e伟", "王\ud800"]
+)
 def test_name_of_nothing_too_long_or_with_controls_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must"):
         normalise_name(text)

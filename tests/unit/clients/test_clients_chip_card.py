@@ -9,9 +9,9 @@ from onecard.v1 import card_authentication_pb2, common_pb2
 
 from clients.chip_card import CardExhaustedError, IssuerNotGenuineError, VirtualChipCard
 from crypto.challenge import IssuedChallenge
+from crypto.cryptogram import TransactionData
 from crypto.key_store.checks import ArqcCheck, InternalAuthenticationCheck, VerifiedArqc
 from crypto.key_store.software import SoftwareKeyStore
-from server.edge.chip import presented_cryptogram
 
 PAN, PSN, REGION = "6217000000000000005", "00", "360700"
 ATR = bytes.fromhex("00814E432386971599") + (5).to_bytes(4)
@@ -46,15 +46,27 @@ def make_card(store: SoftwareKeyStore) -> MakeCard:
 def proven(
     store: SoftwareKeyStore, chip: common_pb2.ChipCryptogram, *, cipher: str = "sm4", amount_minor: int
 ) -> VerifiedArqc | None:
-    """As the core checks it: the bytes under the cryptogram come from the request."""
-    presented = presented_cryptogram("chip", chip, amount_minor=amount_minor)
+    """Checks it from the wire: the amount is the request's, the rest the chip's."""
+    data = TransactionData(
+        amount_authorized_minor=amount_minor,
+        amount_other_minor=0,
+        terminal_country_code="156",
+        tvr=chip.tvr,
+        transaction_currency_code="156",
+        transaction_date=chip.transaction_date,
+        transaction_type=f"{chip.transaction_type:02d}",
+        unpredictable_number=chip.unpredictable_number,
+        aip=chip.aip,
+        atc=chip.atc,
+        cvr=chip.iad[3:7],
+    )
     check = ArqcCheck(
         key=store.active(f"imk-ac-{cipher}"),
         pan=PAN,
-        psn=presented.psn,
-        data=presented.data,
-        atc=presented.atc,
-        arqc=presented.arqc,
+        psn=chip.psn,
+        data=data.encode(),
+        atc=chip.atc,
+        arqc=chip.arqc,
     )
     return store.verify_arqcs([check])[0]
 

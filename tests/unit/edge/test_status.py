@@ -42,7 +42,9 @@ SAMPLES = [
 
 def error_classes() -> set[type]:
     """Every operating error but the root and the one that never reaches the wire."""
-    classes = {c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.OneCardError)}
+    classes = {
+        c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.OneCardError)
+    }
     return classes - {errors.OneCardError, errors.ConfigurationError}
 
 
