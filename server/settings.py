@@ -80,10 +80,10 @@ class Settings:
     statement_timeout_ms: int = _setting(
         5_000, "Longest run of one database statement.", minimum=100, maximum=600_000
     )
-    batch_max: int = _setting(512, "Operations in one database transaction.", minimum=1, maximum=4096)
+    batch_max: int = _setting(256, "Operations in one database transaction.", minimum=1, maximum=4096)
     queue_max: int = _setting(8_192, "Operations waiting per worker.", minimum=1, maximum=1_000_000)
     card_cache_max: int = _setting(
-        50_000, "Cards whose unchanging facts a worker keeps in memory.", minimum=0, maximum=10_000_000
+        100_000, "Cards whose unchanging facts a worker keeps in memory.", minimum=0, maximum=10_000_000
     )
     in_flight_max: int = _setting(2_048, "Calls in flight per worker.", minimum=1, maximum=100_000)
     deadline_default_ms: int = _setting(

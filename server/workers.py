@@ -170,6 +170,8 @@ def run_child(serve: ChildMain) -> None:
     def ready() -> None:
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: no collection need look at it again
+        # Operations in flight are many and free of cycles: look for garbage rarely, and over all objects more rarely.
+        gc.set_threshold(50_000, 20, 100)
         os.write(pipe, READY)
         os.close(pipe)
 

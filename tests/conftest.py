@@ -2,13 +2,20 @@
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from core_under_test import EVERYTHING, GRANTS_IN_FORCE_S, Caller, Core, without
+from core_under_test import (
+    EVERYTHING,
+    GRANTS_IN_FORCE_S,
+    Caller,
+    Core,
+    distant_cutoff,
+    open_directory,
+    without,
+)
 from integration.running_instance import Instance
 
 from server.edge.admission import RPC_CLASSES
@@ -20,12 +27,8 @@ CLASSES = sorted(RPC_CLASSES)
 
 @pytest.fixture(scope="session")
 def core_instance() -> Iterator[Instance]:
-    # Short enough for a socket, and open to the system user PostgreSQL runs as under root.
-    root = Path(tempfile.mkdtemp(prefix="onecard-core-"))
-    for place in (root, root / "data"):
-        place.mkdir(exist_ok=True)
-        place.chmod(0o711)
-    instance = Instance(root / "data", workers=2)
+    root = open_directory("onecard-core-")
+    instance = Instance(root / "data", "--business-day-cutoff", distant_cutoff(), workers=2)
     yield instance
     instance.close()
     shutil.rmtree(root, ignore_errors=True)

@@ -2,11 +2,14 @@
 
 import asyncio
 import itertools
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import grpc
@@ -58,7 +61,7 @@ class Refusal:
         for detail in status.details if status is not None else ():
             if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
                 info = error_details_pb2.ErrorInfo.FromString(detail.value)
-                reason, field = info.reason, info.metadata["field"] if "field" in info.metadata else ""
+                reason, field = info.reason, info.metadata.get("field", "")
             elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
                 retry = error_details_pb2.RetryInfo.FromString(detail.value)
                 retry_delay_ms = retry.retry_delay.ToMilliseconds()
@@ -77,6 +80,21 @@ async def refusal_of(call: "Awaitable[Any]") -> Refusal:
 def without(rpc_class: str) -> str:
     """The participant that was granted every RPC class but one."""
     return f"without-{rpc_class.replace('_', '-')}"
+
+
+def distant_cutoff() -> str:
+    """A cut-off twelve hours away: the business date must not change while the tests run."""
+    local = datetime.now(UTC).astimezone(ZoneInfo("Asia/Shanghai"))
+    return f"{(local.hour + 12) % 24:02}:00"
+
+
+def open_directory(prefix: str) -> Path:
+    """Short enough for a socket, and open to the system user PostgreSQL runs as under root."""
+    root = Path(tempfile.mkdtemp(prefix=prefix))
+    for place in (root, root / "data"):
+        place.mkdir(exist_ok=True)
+        place.chmod(0o711)
+    return root
 
 
 def new_id() -> str:
@@ -254,8 +272,9 @@ class Core:
         """Makes the participant ``bank-01``, which may everything, and ``cards`` cards."""
         self.database = await asyncpg.create_pool(self.dsn, min_size=1, max_size=4)
         await self.add_participant("bank-01", EVERYTHING)
-        await self.seed(cards)
-        self._cards_end = cards
+        if cards:
+            await self.seed(cards)
+            self.use_cards(first=0, count=cards)
         await asyncio.sleep(GRANTS_IN_FORCE_S)
 
     async def close(self) -> None:
@@ -293,6 +312,10 @@ class Core:
     def caller_with(self, credentials: grpc.ChannelCredentials) -> Caller:
         self._callers.append(Caller(self.address, credentials))
         return self._callers[-1]
+
+    def use_cards(self, *, first: int, count: int) -> None:
+        """Draws from the seeded cards ``first`` to ``first + count - 1`` from now on."""
+        self._numbers, self._cards_end = itertools.count(first), first + count
 
     def card(self) -> VirtualCard:
         """A card that no test has used, in use, with the opening balance."""

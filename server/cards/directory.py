@@ -5,11 +5,11 @@ lock.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum, StrEnum
+from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -52,9 +52,11 @@ SS_KEY_NAMES: dict[int, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CardFacts:
-    """What never changes about a card. ``name_index`` is the blind index of its holder's name, 16 bytes."""
+class CardFacts(NamedTuple):
+    """What never changes about a card. ``name_index`` is the blind index of its holder's name, 16 bytes.
+
+    A tuple, because one is made for every card that is not in the cache.
+    """
 
     card_id: int
     shard: int
@@ -66,18 +68,21 @@ class CardFacts:
     psn: str
     atr_historical_bytes: bytes
     card_alias: bytes
-    expires_on: date
     name_index: bytes
+    expires_on: date
 
     @property
     def ac_key(self) -> KeyRef:
         """Issuer master key of the card's cryptograms."""
-        return KeyRef(AC_KEY_NAMES[self.cipher], self.ac_key_version)
+        return _key_ref(AC_KEY_NAMES[self.cipher], self.ac_key_version)
 
     @property
     def ss_key(self) -> KeyRef:
         """Province-level master key of the card's internal authentication."""
-        return KeyRef(SS_KEY_NAMES[self.cipher], self.ss_key_version)
+        return _key_ref(SS_KEY_NAMES[self.cipher], self.ss_key_version)
+
+
+_key_ref = cache(KeyRef)
 
 
 class CardDirectory:
@@ -91,20 +96,20 @@ class CardDirectory:
         self, connection: "asyncpg.Connection[Any]", indexes: Iterable[bytes]
     ) -> dict[bytes, CardFacts]:
         """The cards that exist among ``indexes`` (16 bytes each), with one statement for those not in the cache."""
-        cache = self._cache
+        known = self._cache
         found: dict[bytes, CardFacts] = {}
         missing = []
         for index in indexes:
-            facts = cache.get(index)
+            facts = known.get(index)
             if facts is None:
                 missing.append(index)
             else:
                 found[index] = facts
         if missing:
             rows = await connection.fetch(FIND_CARDS, missing)
-            fresh = {row[0]: CardFacts(*row[1:]) for row in rows}
+            fresh = {row[0]: CardFacts._make(row[1:]) for row in rows}
             found |= fresh
-            cache.update(fresh)
-            for index in list(islice(cache, max(0, len(cache) - self._cache_max))):
-                del cache[index]
+            known.update(fresh)
+            for index in list(islice(known, max(0, len(known) - self._cache_max))):
+                del known[index]
         return found

@@ -23,9 +23,9 @@ CARDS_PER_COPY = 10_000
 APPROVED = 1
 PARTICIPANT = "opening-balances"
 COLUMNS = {
-    "cardholders": "cardholder_id name_sealed name_index identity_number_sealed shard",
+    "cardholders": "cardholder_id name_sealed identity_number_sealed shard",
     "cards": "card_id account_id issuing_region cipher ac_key_version ss_key_version psn pan_last4 "
-    "atr_historical_bytes card_alias expires_on pan_sealed card_number_sealed identification_code_sealed "
+    "atr_historical_bytes card_alias name_index expires_on pan_sealed card_number_sealed identification_code_sealed "
     "cardholder_id shard",
     "card_states": "card_id shard status transaction_amount_max_minor day_amount_max_minor",
     "accounts": "account_id card_id shard posted_minor",

@@ -77,11 +77,10 @@ class RowMaker:
         self._blind_index = blind_index
 
     def holder(self, ids: CardIds, card: NewCard) -> tuple[Any, ...]:
-        """cardholder_id, name_sealed, name_index, identity_number_sealed."""
+        """cardholder_id, name_sealed, identity_number_sealed."""
         return (
             ids.cardholder_id,
             self._sealed(card.name, "cardholders.name", ids.cardholder_id),
-            self._blind_index.of(card.name, kind=NAME_KIND),
             self._sealed(card.identity_number, "cardholders.identity_number", ids.cardholder_id),
         )
 
@@ -98,6 +97,7 @@ class RowMaker:
             card.pan[-4:],
             card.atr_historical_bytes,
             card.card_alias,
+            self._blind_index.of(card.name, kind=NAME_KIND),
             card.expires_on,
             self._sealed(card.pan, "cards.pan", ids.card_id),
             self._sealed(card.card_number, "cards.card_number", ids.card_id),

@@ -17,9 +17,13 @@ from server.errors import ConfigurationError, DatabaseUnavailableError
 from server.settings import Settings, masked_dsn
 
 CONNECT_TIMEOUT_S = 2.0
+ACQUIRE_TIMEOUT_S = 5.0
 BACKOFF_MIN_S = 0.05
 BACKOFF_MAX_S = 2.0
 IDLE_IN_TRANSACTION_MS = 10_000
+# The server ends a statement at its own timeout; an answer that is this late does not come: the network is gone
+# without a word, and only a clock of ours can tell.
+ANSWER_DELAY_MAX_S = 1.0
 STATEMENTS_CACHED = 512
 
 # Errors of the server that say "not now" rather than "not this": shutdown, start-up, no free slot.
@@ -101,6 +105,7 @@ async def open_pool(
         min_size=0,
         max_size=connections_max or settings.pool_connections_max,
         timeout=CONNECT_TIMEOUT_S,
+        command_timeout=_command_timeout_s(settings),
         statement_cache_size=STATEMENTS_CACHED,
         max_cached_statement_lifetime=0,
         server_settings=_session_settings(settings, application_name),
@@ -111,7 +116,8 @@ async def open_pool(
 async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
     """A pooled connection whose loss shows as :class:`DatabaseUnavailableError`."""
     with database_errors():
-        async with pool.acquire() as connection:
+        # Also the time that giving the connection back may take, when its last statement was not answered.
+        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
             yield connection
 
 
@@ -124,6 +130,7 @@ class HotPathConnection:
     def __init__(self, settings: Settings, dsn: str, *, application_name: str) -> None:
         self._dsn = dsn
         self._settings = _session_settings(settings, application_name) | HOT_PATH_SETTINGS
+        self._command_timeout_s = _command_timeout_s(settings)
         self._connection: asyncpg.Connection | None = None
         self._pause_s = 0.0
         self._next_attempt_s = 0.0
@@ -143,6 +150,7 @@ class HotPathConnection:
                 self._connection = await asyncpg.connect(
                     self._dsn,
                     timeout=CONNECT_TIMEOUT_S,
+                    command_timeout=self._command_timeout_s,
                     statement_cache_size=STATEMENTS_CACHED,
                     max_cached_statement_lifetime=0,
                     server_settings=self._settings,
@@ -167,6 +175,10 @@ class HotPathConnection:
         if connection is not None and not connection.is_closed():
             with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+def _command_timeout_s(settings: Settings) -> float:
+    return settings.statement_timeout_ms / 1000 + ANSWER_DELAY_MAX_S
 
 
 def _session_settings(settings: Settings, application_name: str) -> dict[str, str]:

@@ -1,17 +1,18 @@
-"""A core whose database lies behind a proxy that fails on demand."""
+"""The core behind its proxy, and the seed of whatever is random."""
 
 import asyncio
+import random
+import secrets
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
-from core_under_test import Core
+from core_under_test import Core, open_directory
 from integration.running_instance import Instance
+from proxied_core import ProxiedCore
 from tcp_proxy import TcpProxy
 
 from crypto.key_store.software import SoftwareKeyStore
@@ -19,22 +20,13 @@ from server.database.embedded import EmbeddedPostgres
 from server.development_ca import ensure_server_certificate
 
 
-def open_directory(prefix: str) -> Path:
-    """Short enough for a socket, and open to the system user PostgreSQL runs as under root."""
-    root = Path(tempfile.mkdtemp(prefix=prefix))
-    for place in (root, root / "data"):
-        place.mkdir(exist_ok=True)
-        place.chmod(0o711)
-    return root
-
-
-@dataclass(frozen=True)
-class ProxiedCore:
-    """The core, the proxy before its database, and the process."""
-
-    core: Core
-    proxy: TcpProxy
-    instance: Instance
+@pytest.fixture
+def rng(capsys: pytest.CaptureFixture[str]) -> random.Random:
+    """Seeded anew for each run; the seed is printed."""
+    seed = secrets.randbits(32)
+    with capsys.disabled():
+        print(f" seed={seed}", end="")  # noqa: T201 - a failure must be repeatable
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Fixtures of real processes: a data directory, ``onecard serve`` on it, a PostgreSQL of the session."""
 
+import asyncio
 import shutil
 import tempfile
 import time
@@ -9,9 +10,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
+from engine_bench import CARDS, FIRST_ACCOUNT, Bench
 from running_instance import Instance
 
+from server.database import migrate
 from server.database.embedded import EmbeddedPostgres
+from server.settings import Settings
+from server.settlement.reconcile import reconcile
 
 
 @pytest.fixture
@@ -65,3 +70,42 @@ async def empty_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
     yield postgres.dsn(database=name)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def trial_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    """A migrated database with wallets, shared by the engine's tests."""
+    admin = await asyncpg.connect(postgres.dsn(user="postgres", database="postgres"))
+    await admin.execute("CREATE DATABASE trial OWNER onecard")
+    database = await asyncpg.connect(postgres.dsn(database="trial"))
+    await migrate.migrate(database)
+    await database.execute(
+        "INSERT INTO card_states (card_id, shard, status, transaction_amount_max_minor, day_amount_max_minor)"
+        " SELECT n, 0, 2, 1, 1 FROM generate_series(1, $1) AS n",
+        CARDS,
+    )
+    await database.execute(
+        "INSERT INTO accounts (account_id, card_id, shard) SELECT $2 + n, n, 0 FROM generate_series(1, $1) AS n",
+        CARDS,
+        FIRST_ACCOUNT,
+    )
+    await database.close()
+    yield postgres.dsn(database="trial")
+    await admin.execute("DROP DATABASE trial WITH (FORCE)")
+    await admin.close()
+
+
+@pytest_asyncio.fixture
+async def bench(trial_database: str, postgres: EmbeddedPostgres) -> AsyncIterator[Bench]:
+    """Starts with empty wallets, and ends with drained engines and books that agree."""
+    database = await asyncpg.connect(trial_database)
+    await database.execute("TRUNCATE operations, postings, access_blocks")
+    await database.execute("UPDATE accounts SET posted_minor = 0")
+    bench = Bench(Settings(socket_dir=postgres.socket_dir), trial_database, database)
+    yield bench
+    for engine in bench.engines:
+        async with asyncio.timeout(20):
+            await engine.drain()
+    proof = await reconcile(trial_database)
+    await database.close()
+    assert proof.clean

@@ -147,6 +147,15 @@ async def test_declined_operation_moves_the_counter_too(core: Core, bank: Caller
     assert decision(again) == ("05", "ATC_REPLAYED")
 
 
+async def test_counter_heard_while_the_card_was_lost_is_not_heard_again(core: Core, bank: Caller) -> None:
+    card = core.card()
+    chip = card.sign(100)
+    await bank.cards.ReportLoss(loss_report(card), timeout=CALL_S)
+    assert decision(await bank.authorize(purchase(card, 100, chip=chip))) == ("41", "CARD_LOST")
+    await bank.cards.LiftLoss(loss_lift(card), timeout=CALL_S)
+    assert decision(await bank.authorize(purchase(card, 100, chip=chip))) == ("05", "ATC_REPLAYED")
+
+
 async def test_unknown_card_is_declined_14(core: Core, bank: Caller) -> None:
     card = core.unissued_card()
     for request in (purchase(card), deposit(card)):

@@ -29,7 +29,6 @@ from integration.running_instance import Instance
 from onecard.v1 import card_authentication_pb2, common_pb2, identity_pb2
 
 from server.app import SERVICES
-from server.edge.admission import RPC_POLICIES
 
 FLUSHED_S = 0.5
 
@@ -62,7 +61,8 @@ async def test_reflection_lists_and_describes_every_service(bank: Caller) -> Non
     async def ask(**question: str) -> reflection_pb2.ServerReflectionResponse:
         request = reflection_pb2.ServerReflectionRequest(**question)
         call = stub.ServerReflectionInfo(iter([request]), timeout=CALL_S)
-        return [answer async for answer in call][0]
+        (answer,) = [answer async for answer in call]
+        return answer
 
     listed = {service.name for service in (await ask(list_services="")).list_services_response.service}
     assert set(SERVICES) | {"grpc.health.v1.Health"} <= listed
@@ -173,7 +173,8 @@ async def test_personal_data_is_nowhere_in_clear(core: Core, core_instance: Inst
         "lines": core_instance.errors() + core_instance.output(),
         "metrics": metrics(core),
         "postgres log": "".join(
-            path.read_text(errors="replace") for path in Path(core.data_dir).glob("postgres/log/*")
+            path.read_text(errors="replace")
+            for path in Path(core.data_dir).glob("postgres/log/*")  # noqa: ASYNC240 - a small folder
         ),
         "run file": (core.data_dir / "onecard.json").read_text(),
         "pg_stat_statements": "\n".join(

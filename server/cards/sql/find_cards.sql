@@ -2,8 +2,7 @@
 -- Parameters: $1 blind indexes (bytea[]). Rows: one for each index that names a card.
 -- Locks: none.
 SELECT k.credential_index, c.card_id, c.shard, c.account_id, c.issuing_region, c.cipher, c.ac_key_version, c.ss_key_version,
-       c.psn, c.atr_historical_bytes, c.card_alias, c.expires_on, h.name_index
+       c.psn, c.atr_historical_bytes, c.card_alias, c.name_index, c.expires_on
 FROM card_credentials AS k
 JOIN cards AS c ON c.card_id = k.card_id AND c.shard = k.shard
-JOIN cardholders AS h ON h.cardholder_id = c.cardholder_id AND h.shard = c.shard
 WHERE k.credential_index = ANY ($1::bytea[])

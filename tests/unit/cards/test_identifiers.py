@@ -49,7 +49,7 @@ def test_identity_number_with_one_changed_character_is_refused(number: str) -> N
     for position, original in enumerate(number):
         for other in "0123456789X":
             if other != original:
-                with pytest.raises(ValueError, match="must be|its "):
+                with pytest.raises(ValueError, match=r"must be|its "):
                     identity_number(number[:position] + other + number[position + 1 :])
 
 
@@ -58,7 +58,7 @@ def test_identity_number_with_two_neighbours_exchanged_is_refused(number: str) -
     for position in range(17):
         left, right = number[position], number[position + 1]
         if left != right:
-            with pytest.raises(ValueError, match="must be|its "):
+            with pytest.raises(ValueError, match=r"must be|its "):
                 identity_number(number[:position] + right + left + number[position + 2 :])
 
 

@@ -1,0 +1,146 @@
+"""The engine against itself: lost races, lost connections, twins in two engines, and both sides of the cut-off."""
+
+import asyncio
+
+import pytest
+from engine_bench import NEVER, ONCE, Bench, trial
+from google.protobuf.wrappers_pb2 import StringValue
+
+from server.edge.status import to_operation_error
+from server.engine.business_calendar import BusinessCalendar
+from server.errors import ContendedError, RequestIdReusedError, UnavailableError
+
+
+@pytest.mark.parametrize("races", [1, 4])
+async def test_lost_races_are_run_again(bench: Bench, races: int) -> None:
+    operations = [trial(1), trial(2, lost_races=races), trial(1)]
+    results = await bench.engine().submit(operations)
+    assert all(isinstance(result, StringValue) for result in results)
+    assert [await bench.posted_minor(card) for card in (1, 2)] == [20, 10]
+
+
+async def test_operation_that_always_loses_is_aborted_alone(bench: Bench) -> None:
+    operations = [trial(card, lost_races=1_000 if card == 2 else 0) for card in range(1, 5)]
+    results = await bench.engine().submit(operations)
+    assert isinstance(results[1], ContendedError)
+    assert to_operation_error(results[1]).code == 10
+    assert [await bench.rows_of(o) for o in operations] == [ONCE, NEVER, ONCE, ONCE]
+
+
+async def test_deadlock_is_resolved_by_another_attempt(bench: Bench) -> None:
+    stranger = await bench.other_connection()
+    lock = "SELECT 1 FROM card_states WHERE card_id = $1 FOR UPDATE"
+    transaction = stranger.transaction()
+    await transaction.start()
+    await stranger.execute(lock, 2)
+    submitted = bench.engine(lanes=1).submit([trial(1), trial(2)])
+    await bench.until_waiting(1)
+    # Card 1 is the engine's, card 2 ours: each waits for the other until PostgreSQL ends one of the two.
+    await stranger.execute(lock, 1)
+    await transaction.commit()
+    results = await submitted
+    await stranger.close()
+    assert all(isinstance(result, StringValue) for result in results)
+    assert [await bench.posted_minor(card) for card in (1, 2)] == [10, 10]
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+async def test_lost_connection_is_replaced_once_and_then_told(bench: Bench, cuts: int) -> None:
+    engine = bench.engine(lanes=1)
+    operation = trial(1, cut_connections=cuts)
+    (result,) = await engine.submit([operation])
+    if cuts == 1:
+        assert isinstance(result, StringValue)
+    else:
+        assert isinstance(result, UnavailableError)
+        again = trial(1, request_id=operation.request_id, money=operation.money)
+        (result,) = await engine.submit([again])
+        assert isinstance(result, StringValue)
+    assert await bench.rows_of(operation) == ONCE
+    assert await bench.posted_minor(1) == 10
+
+
+async def test_twins_in_two_engines_at_once_have_one_effect_and_one_answer(bench: Bench) -> None:
+    engines = [bench.engine(), bench.engine()]
+    originals = [trial(1 + n % 8) for n in range(100)]
+    twins = [
+        (original, trial(original.card_id, request_id=original.request_id, money=original.money))
+        for original in originals
+    ]
+    results = await asyncio.gather(
+        *(
+            engines[(n + side) % 2].submit([twin])
+            for n, pair in enumerate(twins)
+            for side, twin in enumerate(pair)
+        )
+    )
+    for number, (original, _) in enumerate(twins):
+        (first,), (second,) = results[2 * number], results[2 * number + 1]
+        assert isinstance(first, StringValue)
+        assert first.SerializeToString() == second.SerializeToString()
+        assert await bench.rows_of(original) == ONCE
+    assert sum([await bench.posted_minor(card) for card in range(1, 9)]) == 1_000
+
+
+async def test_one_id_on_two_cards_in_two_engines_has_one_outcome(bench: Bench) -> None:
+    engines = [bench.engine(), bench.engine()]
+
+    async def race(number: int) -> tuple[type, ...]:
+        first = trial(1 + number % 8)
+        second = trial(9 + number % 8, request_id=first.request_id, request_digest=b"other")
+        results = await asyncio.gather(
+            engines[number % 2].submit([first]), engines[1 - number % 2].submit([second])
+        )
+        assert await bench.rows_of(first) == ONCE
+        return tuple(sorted((type(result) for (result,) in results), key=lambda kind: kind.__name__))
+
+    outcomes = {await race(number) for number in range(60)}
+    assert outcomes == {(RequestIdReusedError, StringValue)}
+
+
+async def test_one_switch_key_on_two_cards_in_two_engines_approves_one(bench: Bench) -> None:
+    engines = [bench.engine(), bench.engine()]
+
+    async def race(number: int) -> list[bool]:
+        first = trial(1 + number % 8)
+        second = trial(9 + number % 8, money=first.money)
+        results = await asyncio.gather(
+            engines[number % 2].submit([first]), engines[1 - number % 2].submit([second])
+        )
+        return sorted("duplicate" in result.value for (result,) in results)
+
+    assert [await race(number) for number in range(60)] == [[False, True]] * 60
+
+
+# Always at least a day apart.
+EARLY = BusinessCalendar.of(time_zone="Etc/GMT+12", cutoff="23:59")
+LATE = BusinessCalendar.of(time_zone="Pacific/Kiritimati", cutoff="00:00")
+
+
+async def test_outcome_of_an_earlier_business_date_is_found_again(bench: Bench) -> None:
+    early, late = bench.engine(calendar=EARLY), bench.engine(calendar=LATE)
+    operation = trial(1)
+    (answer,) = await early.submit([operation])
+    repeat = trial(1, request_id=operation.request_id, money=operation.money)
+    assert await late.submit([repeat]) == [answer]
+    assert await bench.rows_of(operation) == ONCE
+
+
+async def test_switch_key_may_be_used_again_on_another_business_date(bench: Bench) -> None:
+    early, late = bench.engine(calendar=EARLY), bench.engine(calendar=LATE)
+    operation = trial(1)
+    await early.submit([operation])
+    (next_day,) = await late.submit([trial(1, money=operation.money)])
+    (same_day,) = await late.submit([trial(1, money=operation.money)])
+    assert "duplicate" not in next_day.value
+    assert "duplicate" in same_day.value
+
+
+async def test_twins_on_both_sides_of_the_cut_off_at_once_have_one_outcome(bench: Bench) -> None:
+    engines = [bench.engine(calendar=EARLY), bench.engine(calendar=LATE)]
+    for _ in range(40):
+        operation = trial(1)
+        twin = trial(1, request_id=operation.request_id, money=operation.money)
+        (first,), (second,) = await asyncio.gather(engines[0].submit([operation]), engines[1].submit([twin]))
+        assert first == second
+        assert await bench.rows_of(operation) == ONCE
