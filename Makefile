@@ -40,8 +40,8 @@ proto: $(STAMP) ## regenerate the committed stubs
 bench: $(STAMP) ## every benchmark suite with its baselines
 	$(BIN)/onecard bench
 
-load: $(STAMP) ## province-wide load
-	$(BIN)/onecard bench unary
+load: $(STAMP) ## the province's peak minute against a core of its own, checked in its books
+	$(BIN)/python -m loadtests
 
 clean: ## remove the virtual environment and caches (never data)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

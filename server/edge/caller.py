@@ -68,7 +68,7 @@ class Participant:
             raise NotGrantedError("REGION_NOT_GRANTED", "the caller holds no grant of the card's region")
 
 
-# The caller of the handler that runs; set by the interceptor alone.
+# The caller of the handler that runs; set by the gate alone.
 current_caller: contextvars.ContextVar[Participant] = contextvars.ContextVar("current_caller")
 
 

@@ -37,7 +37,8 @@ class TcpProxy:
     cuts: list[Cut] = field(default_factory=list)
     cuts_made: int = 0
     reachable: bool = True
-    frozen: bool = False
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+    _frozen: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def open(self) -> int:
         self._writers: set[asyncio.StreamWriter] = set()
@@ -65,7 +66,7 @@ class TcpProxy:
 
     def freeze(self) -> None:
         """The network swallows everything on the open connections, for ever, and closes none; new ones work."""
-        self._frozen_writers = set(self._writers)
+        self._frozen |= self._writers
 
     def find(self) -> None:
         self.reachable = True
@@ -95,7 +96,7 @@ class TcpProxy:
                     writer.transport.abort()
 
     def is_frozen(self, writer: asyncio.StreamWriter) -> bool:
-        return writer in getattr(self, "_frozen_writers", ())
+        return writer in self._frozen
 
 
 class _LinkCutError(Exception):
@@ -144,7 +145,7 @@ class _Link:
             self.server.write(chunk)
             await self.server.drain()
         elif cut is Cut.ANYWHERE:
-            self.server.write(chunk[: random.randrange(len(chunk))])
+            self.server.write(chunk[: self.proxy.rng.randrange(len(chunk))])
             await self.server.drain()
         raise _LinkCutError
 

@@ -87,6 +87,7 @@ async def test_workload_under_cuts_keeps_every_outcome_and_the_books(
 ) -> None:
     core, proxy = proxied.core, proxied.proxy
     callers = [core.caller() for _ in range(8)]
+    proxy.rng = rng
     load = Workload(core, rng, [core.card() for _ in range(24)])
     running = asyncio.create_task(load.run(callers, operations=40))
     made_before = proxy.cuts_made
