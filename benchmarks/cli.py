@@ -103,7 +103,7 @@ def run_suites(
 @click.option(
     "--in-flight",
     type=click.IntRange(1, 1_000),
-    default=32,
+    default=64,
     show_default=True,
     help="Unary calls in flight per connection.",
 )

@@ -203,7 +203,7 @@ def add_servicers(
         "blind_index": blind_index,
     }
     authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
-        AuthorizationServicer(**shared, renew=registry.renew), server
+        AuthorizationServicer(**shared, renew=gate.renew), server
     )
     card_authentication_pb2_grpc.add_CardAuthenticationServiceServicer_to_server(
         CardAuthenticationServicer(

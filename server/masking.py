@@ -10,7 +10,8 @@ def mask_pan(pan: str) -> str:
 
 def mask_identity_number(number: str) -> str:
     """First four and last four characters: ``3601**********0014``."""
-    return f"{number[:4]}{'*' * 10}{number[-4:]}" if len(number) == 18 and number[:17].isdigit() else HIDDEN
+    known = len(number) == 18 and number.isascii() and number[:17].isdigit() and number[17].isalnum()
+    return f"{number[:4]}{'*' * 10}{number[-4:]}" if known else HIDDEN
 
 
 def mask_name(name: str) -> str:

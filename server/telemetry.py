@@ -15,7 +15,9 @@ OPERATIONS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RPCS = Counter("onecard_rpc", "Calls ended, by method and gRPC status.", ["method", "status"])
 RPC_SECONDS = Histogram("onecard_rpc_seconds", "Time to answer a call.", ["method"], buckets=SECONDS_BUCKETS)
 DECISIONS = Counter(
-    "onecard_decisions", "Durable outcomes, by operation and response code.", ["operation", "response_code"]
+    "onecard_decisions",
+    "Outcomes answered, replays included, by operation and response code.",
+    ["operation", "response_code"],
 )
 BATCH_OPERATIONS = Histogram(
     "onecard_batch_operations", "Operations in one database transaction.", buckets=OPERATIONS_BUCKETS

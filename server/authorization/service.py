@@ -99,17 +99,15 @@ class Authorize(Capability):
             today=batch.today,
         )
         postings: tuple[Posting, ...] = ()
-        available = 0
         if reason is Reason.APPROVED:
             assert facts is not None, "approved above"
             account = batch.accounts[facts.account_id]
             account.posted_minor += money.amount_minor
             account.changed = True
-            available = account.available_minor
             postings = (
                 Posting(operation.caller.settlement_account_id, account.account_id, money.amount_minor),
             )
-        return _outcome(batch, reason, RESPONSE_CODES[reason], available, b"", postings)
+        return _outcome(batch, reason, RESPONSE_CODES[reason], 0, b"", postings)
 
 
 def _outcome(

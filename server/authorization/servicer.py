@@ -11,6 +11,7 @@ from onecard.v1 import authorization_pb2_grpc
 
 from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex
+from server import telemetry
 from server.authorization.service import CNY, Authorize, MoneyOperation
 from server.cards.directory import CredentialKind
 from server.cards.identifiers import parse_pan
@@ -115,6 +116,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         for outcome in outcomes:
             result = next(decided) if outcome is None else outcome
             if isinstance(result, OneCardError):
+                telemetry.refusal_counter(result.reason).inc()
                 response.results.add(error=to_operation_error(result))
             else:
                 response.results.add(response=result)

@@ -2,8 +2,8 @@
 
 from enum import IntEnum
 
-from server.cards.presented import TokenVerdict
 from server.cards.rules import CardUse
+from server.cards.single_use import TokenVerdict
 
 
 class Reason(IntEnum):

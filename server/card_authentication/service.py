@@ -1,80 +1,29 @@
 """The two ways in which a chip proves itself, as the engine runs them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import asyncpg
 from onecard.v1 import card_authentication_pb2 as pb
 
 from crypto.key_store import KeyStore
 from server.card_authentication.rules import Reason, reason_of_answer, reason_of_cryptogram
-from server.cards.presented import (
-    SPENDING,
-    AnswerOperation,
-    CryptogramOperation,
-    TokenVerdict,
-    check_answers,
-    check_cryptograms,
-    find_spent,
-    judge_answer,
-    require_checked,
-    spend,
-    use_of,
-)
+from server.cards.chip_answers import AnswerOperation, JudgesAnswers
+from server.cards.presented import CryptogramOperation, check_cryptograms, require_checked, use_of
 from server.cards.rules import advance_atc
+from server.cards.single_use import TokenOutcome
 from server.engine.operation import Batch, Capability, Outcome
 
 ARC_APPROVED = b"00"
 ARC_DECLINED = b"05"
 
 
-@dataclass(slots=True, kw_only=True)
-class AnswerOutcome(Outcome):
-    """Carries the verdict on the challenge to ``persist``."""
-
-    verdict: TokenVerdict
-
-
-class JudgeAnswers(Capability):
+class JudgeAnswers(JudgesAnswers):
     """Internal authentication: a challenge serves once, for the caller it was made for, for a short time."""
 
-    def __init__(self, key_store: KeyStore, *, challenge_life_s: int) -> None:
-        self._key_store = key_store
-        self._challenge_life_s = challenge_life_s
-
-    def prepare(self, operations: Sequence[AnswerOperation]) -> None:
-        check_answers(self._key_store, operations)
-
-    async def read(
-        self, connection: "asyncpg.Connection[Any]", operations: Sequence[AnswerOperation]
-    ) -> set[bytes]:
-        digests = [operation.answer.token_digest for operation in operations]
-        return await find_spent(connection, digests, shard=operations[0].shard)
-
     def decide(self, operation: AnswerOperation, batch: Batch) -> Outcome:
-        answer = operation.answer
-        require_checked(answer)
-        spent: set[bytes] = batch.facts[self]
-        verdict = judge_answer(answer, spent=spent, now=batch.now, life_s=self._challenge_life_s)
+        verdict = self.judge_answer(operation, batch)
         reason = reason_of_answer(verdict, use_of(batch, operation.facts))
-        if verdict in SPENDING:
-            spent.add(answer.token_digest)
         message = pb.AuthenticateCardResponse(authenticated=reason is Reason.AUTHENTIC, reason=reason)  # type: ignore[arg-type]
-        return AnswerOutcome(message=message, reason=reason, verdict=verdict)
-
-    async def persist(
-        self,
-        connection: "asyncpg.Connection[Any]",
-        batch: Batch,
-        decided: Sequence[tuple[AnswerOperation, AnswerOutcome]],
-    ) -> None:
-        tokens = [
-            (operation.answer.token_digest, operation.answer.challenge.issued_at_s + self._challenge_life_s)
-            for operation, outcome in decided
-            if operation.answer.challenge is not None and outcome.verdict in SPENDING
-        ]
-        await spend(connection, tokens, shard=decided[0][0].shard)
+        return TokenOutcome(message=message, reason=reason, verdict=verdict)
 
     def replay(self, operation: AnswerOperation, response: bytes) -> pb.AuthenticateCardResponse:
         return pb.AuthenticateCardResponse.FromString(response)

@@ -11,9 +11,10 @@ from crypto.challenge import Challenges
 from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex
 from server.card_authentication.service import JudgeAnswers, JudgeCryptograms
+from server.cards.chip_answers import AnswerOperation, opened_challenge
 from server.cards.directory import CredentialKind
 from server.cards.identifiers import parse_pan
-from server.cards.presented import AnswerOperation, CryptogramOperation, open_answer
+from server.cards.presented import CryptogramOperation
 from server.edge import fields
 from server.edge.caller import Participant, current_caller
 from server.edge.chip import checked_chip_answer, presented_cryptogram
@@ -83,9 +84,8 @@ class CardAuthenticationServicer(card_authentication_pb2_grpc.CardAuthentication
             kind=OperationKind.AUTHENTICATE_CARD,
             card_index=self._blind_index.of(code, kind=CredentialKind.IDENTIFICATION_CODE),
             caller=caller,
-            answer=open_answer(
-                self._challenges, token=token, response=response, participant_id=caller.participant_id
-            ),
+            response=response,
+            **opened_challenge(self._challenges, token, caller),
             **envelope,
         )
 

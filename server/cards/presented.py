@@ -7,17 +7,10 @@ before the lock, in one key-store call for a batch; single use is decided under 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from enum import Enum
-from typing import Any
 
-import asyncpg
-
-from crypto.challenge import Challenge, Challenges
-from crypto.errors import ChallengeInvalidError, KeyStoreError
+from crypto.errors import KeyStoreError
 from crypto.key_store import KeyStore
-from crypto.key_store.checks import ArqcCheck, InternalAuthenticationCheck, VerifiedArqc
-from crypto.token_text import token_digest
+from crypto.key_store.checks import ArqcCheck, VerifiedArqc
 from server.cards.directory import CardFacts
 from server.cards.rules import CardUse, card_use
 from server.database.statements import load
@@ -30,16 +23,6 @@ log = logging.getLogger(__name__)
 STATEMENTS = load("server.cards")
 # A challenge is issued by the worker's clock and judged by the database's.
 CLOCK_SKEW_MAX_S = 5
-
-
-class TokenVerdict(Enum):
-    """What a single-use token and the answer that came with it are worth."""
-
-    GENUINE = "genuine"
-    INVALID = "invalid"
-    EXPIRED = "expired"
-    USED = "used"
-    WRONG_ANSWER = "wrong answer"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,10 +44,6 @@ class PresentedOperation(Operation):
             self.shard = card.shard
 
 
-# Verdicts that use a token up. A wrong answer does too: a challenge cannot be tried a second time.
-SPENDING = frozenset({TokenVerdict.GENUINE, TokenVerdict.WRONG_ANSWER})
-
-
 @dataclass(slots=True)
 class CheckedCryptogram:
     """A cryptogram and what the key store said of it; ``checked`` stays False when it did not answer."""
@@ -75,25 +54,19 @@ class CheckedCryptogram:
 
 
 @dataclass(slots=True)
-class CheckedAnswer:
-    """A chip's answer with the challenge it was made for."""
-
-    challenge: Challenge | None
-    token_digest: bytes
-    response: bytes
-    proven: bool = False
-    checked: bool = False
-
-
-@dataclass(slots=True)
 class PresentedCryptogram:
-    """An application cryptogram as presented: ``data`` is what the card signed, encoded."""
+    """An application cryptogram as presented: ``data`` is what the card signed, encoded.
+
+    ``is_request`` tells that the card asked to go online. A card makes the cryptogram by which it refuses (AAC)
+    with the same key over the same data: only its verification results tell the two apart.
+    """
 
     pan: str
     psn: str
     data: bytes
     atc: int
     arqc: bytes
+    is_request: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,22 +95,9 @@ class CryptogramOperation(PresentedOperation):
                     arqc=presented.arqc,
                 )
             )
-
-
-@dataclass(slots=True, kw_only=True)
-class AnswerOperation(PresentedOperation):
-    """An operation on a chip's answer to a challenge."""
-
-    answer: CheckedAnswer
-
-
-def open_answer(challenges: Challenges, *, token: str, response: bytes, participant_id: str) -> CheckedAnswer:
-    """The answer with its challenge, which is None when it is forged or was made for another participant."""
-    try:
-        challenge = challenges.open(token, participant=participant_id)
-    except ChallengeInvalidError:
-        challenge = None
-    return CheckedAnswer(challenge, token_digest(token), response)
+            # Another chip on the same number, or a refusal: never proven, whatever the key store would say.
+            if presented.psn != card.psn or not presented.is_request:
+                self.cryptogram.checked = True
 
 
 def check_cryptograms(key_store: KeyStore, operations: Sequence[CryptogramOperation]) -> None:
@@ -155,46 +115,18 @@ def check_cryptograms(key_store: KeyStore, operations: Sequence[CryptogramOperat
         cryptogram.checked = True
 
 
-def check_answers(key_store: KeyStore, operations: Sequence[AnswerOperation]) -> None:
-    """Asks the key store once for all answers that have a card and a challenge; fails closed."""
-    checks = [
-        (
-            operation.answer,
-            _internal_authentication(operation.facts, operation.answer.challenge, operation.answer),
-        )
-        for operation in operations
-        if operation.facts is not None and operation.answer.challenge is not None
-    ]
-    try:
-        results = key_store.verify_internal_authentications([check for _, check in checks]) if checks else []
-    except KeyStoreError as error:
-        log.error("key store: %s", type(error).__name__)
-        return
-    for (answer, _), proven in zip(checks, results, strict=True):
-        answer.proven = proven
-    for operation in operations:
-        operation.answer.checked = True
-
-
-def require_checked(presented: CheckedCryptogram | CheckedAnswer) -> None:
+def require_checked(cryptogram: CheckedCryptogram) -> None:
     """
     Raises:
         UnavailableError: the key store did not answer, so the operation fails closed.
     """
-    if not presented.checked:
-        raise UnavailableError("KEY_STORE_UNAVAILABLE", "the key store does not answer", retry_delay_ms=500)
+    if not cryptogram.checked:
+        raise key_store_unavailable()
 
 
-def judge_answer(answer: CheckedAnswer, *, spent: set[bytes], now: datetime, life_s: int) -> TokenVerdict:
-    """Judges an answer under the lock of its card; ``now`` is the database's time."""
-    challenge = answer.challenge
-    if challenge is None:
-        return TokenVerdict.INVALID
-    if not challenge.issued_at_s - CLOCK_SKEW_MAX_S <= now.timestamp() <= challenge.issued_at_s + life_s:
-        return TokenVerdict.EXPIRED
-    if answer.token_digest in spent:
-        return TokenVerdict.USED
-    return TokenVerdict.GENUINE if answer.proven else TokenVerdict.WRONG_ANSWER
+def key_store_unavailable() -> UnavailableError:
+    """What an operation fails with when the key store does not answer."""
+    return UnavailableError("KEY_STORE_UNAVAILABLE", "the key store does not answer", retry_delay_ms=500)
 
 
 def use_of(batch: Batch, facts: CardFacts | None) -> CardUse | None:
@@ -203,40 +135,3 @@ def use_of(batch: Batch, facts: CardFacts | None) -> CardUse | None:
     if facts is None or state is None:
         return None
     return card_use(state.status, expires_on=facts.expires_on, today=batch.today)
-
-
-async def find_spent(
-    connection: "asyncpg.Connection[Any]", digests: Sequence[bytes], *, shard: int
-) -> set[bytes]:
-    """Which tokens were used before; under the locks of their cards."""
-    if not digests:
-        return set()
-    rows = await connection.fetch(STATEMENTS["find_spent_tokens"], digests, shard)
-    return {row[0] for row in rows}
-
-
-async def spend(
-    connection: "asyncpg.Connection[Any]", tokens: Sequence[tuple[bytes, int]], *, shard: int
-) -> None:
-    """Marks tokens (digest, last unix second of their life) as used.
-
-    Raises:
-        asyncpg.UniqueViolationError: one was used meanwhile; the batch is decided again.
-    """
-    if tokens:
-        digests, expiries = zip(*tokens, strict=True)
-        moments = [datetime.fromtimestamp(expiry_s, UTC) for expiry_s in expiries]
-        await connection.execute(STATEMENTS["spend_tokens"], digests, moments, shard)
-
-
-def _internal_authentication(
-    facts: CardFacts, challenge: Challenge, answer: CheckedAnswer
-) -> InternalAuthenticationCheck:
-    return InternalAuthenticationCheck(
-        key=facts.ss_key,
-        region=facts.issuing_region,
-        atr_historical_bytes=facts.atr_historical_bytes,
-        process_factor=challenge.process_factor,
-        original_data=challenge.original_data,
-        response=answer.response,
-    )

@@ -70,7 +70,7 @@ class IssueCards(Capability):
         self._row_maker = row_maker
 
     async def read(
-        self, connection: "asyncpg.Connection[Any]", operations: Sequence[IssueOperation]
+        self, connection: "asyncpg.Connection[Any]", operations: Sequence[IssueOperation], batch: Batch
     ) -> tuple[set[bytes], list[CardIds]]:
         indexes = [index for operation in operations for index in operation.indexes.values()]
         taken = await taken_credentials(connection, indexes)
@@ -117,12 +117,11 @@ class CardOperation(Operation):
     def bind(self, card: CardFacts | None) -> None:
         """
         Raises:
-            NotFoundError: no such card.
-            NotGrantedError: the caller holds no grant of its region.
+            NotFoundError: no such card, or one of a region that is not the caller's: a refusal would tell that
+                there is one.
         """
-        if card is None:
+        if card is None or not self.caller.may_region(card.issuing_region):
             raise NotFoundError("CARD_UNKNOWN", "no such card", field="card")
-        self.caller.require_region(card.issuing_region)
         self.facts = card
         self.card_id = card.card_id
         self.shard = card.shard

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from server.errors import ConfigurationError, DatabaseUnavailableError
 from server.settings import Settings, masked_dsn
@@ -45,6 +46,8 @@ HOT_PATH_SETTINGS = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "enable_material": "off",
+    # A card that somebody holds must not hold up the batch it is in: see Lane.
+    "lock_timeout": "300",
     "jit": "off",
 }
 
@@ -154,6 +157,7 @@ class HotPathConnection:
                     statement_cache_size=STATEMENTS_CACHED,
                     max_cached_statement_lifetime=0,
                     server_settings=self._settings,
+                    target_session_attrs=SessionAttribute.read_write,
                 )
         except (DatabaseUnavailableError, *_REFUSED_ERRORS):
             self._pause_s = min(BACKOFF_MAX_S, max(BACKOFF_MIN_S, self._pause_s * 2))

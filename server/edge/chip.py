@@ -51,7 +51,10 @@ def presented_cryptogram(
     except TransactionDataError as error:
         # The elements are called as the fields are.
         raise MalformedFieldError(f"{path}.{error.element}", "is out of its bounds") from None
-    return PresentedCryptogram(pan, psn, encoded, chip.atc, arqc)
+    # Bits 6 and 5 of the second byte of the card verification results: 10 is a request to go online (PBOC 3.0,
+    # JR/T 0025.5).
+    is_request = iad[4] >> 4 & 0b11 == 0b10
+    return PresentedCryptogram(pan, psn, encoded, chip.atc, arqc, is_request)
 
 
 def checked_chip_answer(path: str, answer: common_pb2.ChipAnswer) -> tuple[str, str, bytes]:

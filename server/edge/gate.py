@@ -125,6 +125,17 @@ class Gate:
 
         return guarded
 
+    def renew(self, participant: Participant) -> Participant:
+        """The present grants of a caller whose stream is open.
+
+        Raises:
+            UnavailableError: the worker is stopping.
+            UnauthenticatedError: the participant is no longer active.
+        """
+        if self.draining:
+            raise UnavailableError("DRAINING", "this worker is stopping", retry_delay_ms=100)
+        return self._registry.renew(participant)
+
     def _identify(self, context: "Context[Any, Any]") -> Participant:
         """The caller, known before anything is refused it: a refusal is evidence of who was refused."""
         if self.draining:

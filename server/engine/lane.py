@@ -65,8 +65,9 @@ LOST_RACE = (
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.UniqueViolationError,
-    asyncpg.LockNotAvailableError,
 )
+# One row is held by somebody else for too long: the rest of the batch goes on without it.
+HELD_UP = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 # The connection is gone or useless. Whether its last commit happened is unknown until the ids are read again.
 CONNECTION_LOST = (
     asyncpg.PostgresConnectionError,
@@ -74,6 +75,8 @@ CONNECTION_LOST = (
     # What asyncpg raises when the server went away between two statements.
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
+    # A standby after a failover: the next connection asks for one that writes.
+    asyncpg.ReadOnlySQLTransactionError,
     DatabaseUnavailableError,
     OSError,
     TimeoutError,
@@ -200,6 +203,10 @@ class Lane:
             except LOST_RACE:
                 await self._roll_back()
                 await asyncio.sleep(random.uniform(0, RETRY_DELAY_MAX_S))
+            except HELD_UP:
+                await self._roll_back()
+                await self._halve(operations, ContendedError())
+                return
             except CONNECTION_LOST as error:
                 # The next attempt reads the stored answers on a new connection: what was committed is replayed.
                 log.warning("database connection lost: %s", type(error).__name__)
@@ -233,7 +240,7 @@ class Lane:
         batch = await self._lock(connection, operations, shard)
         answers, used_keys = await self._read(connection, operations, batch, shard)
         for capability, own in _by_capability(operations).items():
-            batch.facts[capability] = await capability.read(connection, own)
+            batch.facts[capability] = await capability.read(connection, own, batch)
         await self._reserve_operation_ids(connection, len(operations))
         writer = BatchWriter()
         results, decided = self._decide(operations, batch, answers, used_keys, writer)

@@ -144,7 +144,7 @@ class Operation:
     index: int = field(init=False)
 
     def bind(self, card: Any) -> None:
-        """Takes what ``card_index`` named: the directory's facts, or None. Called again when a batch is retried.
+        """Takes what ``card_index`` named: the directory's facts, or None.
 
         Raises:
             OneCardError: the operation is refused for this card, or for want of one.
@@ -189,6 +189,8 @@ class Batch:
     operation_id: int = 0
     # True when another request already used the operation's switch key.
     switch_key_used: bool = False
+    # Digests of single-use tokens that were used before, of all capabilities.
+    spent_tokens: set[bytes] = field(default_factory=set)
     # What capabilities read under the lock, by capability.
     facts: dict["Capability", Any] = field(default_factory=dict)
 
@@ -203,7 +205,9 @@ class Capability:
         """Checks cryptograms before the lock, in one key-store call. Must not touch the database."""
         return
 
-    async def read(self, connection: "asyncpg.Connection[Any]", operations: Sequence[Any]) -> Any:
+    async def read(
+        self, connection: "asyncpg.Connection[Any]", operations: Sequence[Any], batch: Batch
+    ) -> Any:
         """Reads under the lock what else the decisions need; the result stands in ``Batch.facts``."""
         return None
 

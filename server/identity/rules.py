@@ -1,11 +1,10 @@
 """Pure rules: from what was presented and the state of the card to yes or no, a level and a reason."""
 
-from datetime import datetime
 from enum import IntEnum
 
-from crypto.card_code import CardCode, CardCodeUse
-from server.cards.presented import TokenVerdict
+from crypto.card_code import CardCodeUse
 from server.cards.rules import CardUse
+from server.cards.single_use import TokenVerdict
 
 
 class Reason(IntEnum):
@@ -44,16 +43,6 @@ _OF_CARD = {
 }
 # A payment code says that its holder wants to pay, not who they are.
 IDENTITY_USES = frozenset({CardCodeUse.INQUIRY, CardCodeUse.OTHER, CardCodeUse.CARE_ELSEWHERE})
-
-
-def judge_code(code: CardCode | None, *, used: bool, now: datetime, life_s: int, skew_s: int) -> TokenVerdict:
-    """Judges a card code by the database's time; None is a code that does not open."""
-    if code is None:
-        return TokenVerdict.INVALID
-    now_s = now.timestamp()
-    if now_s > code.issued_at_s + life_s + skew_s or now_s < code.issued_at_s - skew_s:
-        return TokenVerdict.EXPIRED
-    return TokenVerdict.USED if used else TokenVerdict.GENUINE
 
 
 def reason_of_token(verdict: TokenVerdict, use: CardUse | None) -> Reason:

@@ -1,37 +1,23 @@
 """Verification by chip, by code and by name and number, and the issue of codes, as the engine runs them."""
 
 import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import asyncpg
 from onecard.v1 import identity_pb2 as pb
 
 from crypto.card_code import CardCode, CardCodes, CardCodeUse
-from crypto.key_store import KeyStore
+from server.cards.chip_answers import AnswerOperation, JudgesAnswers
 from server.cards.directory import CardFacts
-from server.cards.presented import (
-    SPENDING,
-    AnswerOperation,
-    PresentedOperation,
-    TokenVerdict,
-    check_answers,
-    find_spent,
-    judge_answer,
-    require_checked,
-    spend,
-    use_of,
-)
+from server.cards.presented import PresentedOperation, use_of
 from server.cards.rules import CardUse
 from server.cards.service import CardOperation
+from server.cards.single_use import SingleUse, TokenOperation, TokenOutcome, TokenVerdict
 from server.engine.operation import Batch, Capability, Outcome
 from server.errors import StateConflictError
 from server.identity.rules import (
     IDENTITY_USES,
     Level,
     Reason,
-    judge_code,
     reason_of_name,
     reason_of_token,
 )
@@ -41,11 +27,10 @@ NO_NAME = bytes(16)
 
 
 @dataclass(slots=True, kw_only=True)
-class CodeOperation(PresentedOperation):
+class CodeOperation(TokenOperation):
     """A card code to judge; ``code`` is None when it does not open."""
 
     code: CardCode | None
-    token_digest: bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,13 +45,6 @@ class NameOperation(PresentedOperation):
             PresentedOperation.bind(self, card)
 
 
-@dataclass(slots=True, kw_only=True)
-class TokenOutcome(Outcome):
-    """Carries the verdict on a single-use token to ``persist``."""
-
-    verdict: TokenVerdict
-
-
 def _answer(reason: Reason, level: Level) -> pb.VerifyIdentityResponse:
     verified = reason is Reason.VERIFIED
     return pb.VerifyIdentityResponse(
@@ -76,92 +54,29 @@ def _answer(reason: Reason, level: Level) -> pb.VerifyIdentityResponse:
     )
 
 
-class VerifyByChip(Capability):
+class VerifyByChip(JudgesAnswers):
     """The chip answers a challenge; the challenge serves once."""
 
-    def __init__(self, key_store: KeyStore, *, challenge_life_s: int) -> None:
-        self._key_store = key_store
-        self._challenge_life_s = challenge_life_s
-
-    def prepare(self, operations: Sequence[AnswerOperation]) -> None:
-        check_answers(self._key_store, operations)
-
-    async def read(
-        self, connection: "asyncpg.Connection[Any]", operations: Sequence[AnswerOperation]
-    ) -> set[bytes]:
-        digests = [operation.answer.token_digest for operation in operations]
-        return await find_spent(connection, digests, shard=operations[0].shard)
-
     def decide(self, operation: AnswerOperation, batch: Batch) -> Outcome:
-        answer = operation.answer
-        require_checked(answer)
-        spent: set[bytes] = batch.facts[self]
-        verdict = judge_answer(answer, spent=spent, now=batch.now, life_s=self._challenge_life_s)
-        if verdict in SPENDING:
-            spent.add(answer.token_digest)
+        verdict = self.judge_answer(operation, batch)
         reason = reason_of_token(verdict, use_of(batch, operation.facts))
         return TokenOutcome(message=_answer(reason, Level.CARD_PRESENT), reason=reason, verdict=verdict)
-
-    async def persist(
-        self,
-        connection: "asyncpg.Connection[Any]",
-        batch: Batch,
-        decided: Sequence[tuple[AnswerOperation, TokenOutcome]],
-    ) -> None:
-        tokens = [
-            (operation.answer.token_digest, operation.answer.challenge.issued_at_s + self._challenge_life_s)
-            for operation, outcome in decided
-            if operation.answer.challenge is not None and outcome.verdict in SPENDING
-        ]
-        await spend(connection, tokens, shard=decided[0][0].shard)
 
     def replay(self, operation: AnswerOperation, response: bytes) -> pb.VerifyIdentityResponse:
         return pb.VerifyIdentityResponse.FromString(response)
 
 
-class VerifyByCode(Capability):
+class VerifyByCode(SingleUse):
     """A card code serves once, within its life; the card's status is read at use."""
 
-    def __init__(self, *, life_s: int, skew_s: int) -> None:
-        self._life_s = life_s
-        self._skew_s = skew_s
-
-    async def read(
-        self, connection: "asyncpg.Connection[Any]", operations: Sequence[CodeOperation]
-    ) -> set[bytes]:
-        digests = [operation.token_digest for operation in operations]
-        return await find_spent(connection, digests, shard=operations[0].shard)
-
     def decide(self, operation: CodeOperation, batch: Batch) -> Outcome:
-        spent: set[bytes] = batch.facts[self]
+        verdict = self.judge(operation, batch)
         code = operation.code
-        verdict = judge_code(
-            code,
-            used=operation.token_digest in spent,
-            now=batch.now,
-            life_s=self._life_s,
-            skew_s=self._skew_s,
-        )
-        if verdict in SPENDING:
-            spent.add(operation.token_digest)
         if verdict is TokenVerdict.GENUINE and code is not None and code.use not in IDENTITY_USES:
             reason = Reason.CODE_USE_NOT_ALLOWED
         else:
             reason = reason_of_token(verdict, use_of(batch, operation.facts))
         return TokenOutcome(message=_answer(reason, Level.CARD_PRESENT), reason=reason, verdict=verdict)
-
-    async def persist(
-        self,
-        connection: "asyncpg.Connection[Any]",
-        batch: Batch,
-        decided: Sequence[tuple[CodeOperation, TokenOutcome]],
-    ) -> None:
-        tokens = [
-            (operation.token_digest, operation.code.issued_at_s + self._life_s + self._skew_s)
-            for operation, outcome in decided
-            if operation.code is not None and outcome.verdict in SPENDING
-        ]
-        await spend(connection, tokens, shard=decided[0][0].shard)
 
     def replay(self, operation: CodeOperation, response: bytes) -> pb.VerifyIdentityResponse:
         return pb.VerifyIdentityResponse.FromString(response)

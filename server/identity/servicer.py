@@ -14,9 +14,9 @@ from crypto.errors import CardCodeInvalidError
 from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex
 from crypto.token_text import token_digest
+from server.cards.chip_answers import AnswerOperation, opened_challenge
 from server.cards.directory import NAME_KIND, CredentialKind
 from server.cards.identifiers import normalise_name, parse_identity_number
-from server.cards.presented import AnswerOperation, open_answer
 from server.edge import fields
 from server.edge.caller import Participant, current_caller
 from server.edge.chip import checked_chip_answer
@@ -61,7 +61,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self._card_codes = card_codes
         self._today = today
         self._by_chip = VerifyByChip(key_store, challenge_life_s=challenge_life_s)
-        self._by_code = VerifyByCode(life_s=card_code_life_s, skew_s=card_code_skew_s)
+        self._by_code = VerifyByCode(token_life_s=card_code_life_s + card_code_skew_s)
         self._by_name = VerifyByName()
         self._issue = IssueCodes(card_codes, life_s=card_code_life_s)
 
@@ -109,9 +109,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             kind=OperationKind.VERIFY_IDENTITY,
             card_index=self._blind_index.of(code, kind=CredentialKind.IDENTIFICATION_CODE),
             caller=caller,
-            answer=open_answer(
-                self._challenges, token=token, response=response, participant_id=caller.participant_id
-            ),
+            response=response,
+            **opened_challenge(self._challenges, token, caller),
             **envelope,
         )
 
@@ -134,6 +133,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             caller=caller,
             code=code,
             token_digest=token_digest(text),
+            token_issued_at_s=code.issued_at_s if code is not None else None,
             **envelope,
         )
 

@@ -52,7 +52,7 @@ class Trial(Capability):
         if any(o.trouble is Trouble.PREPARE for o in operations):
             raise RuntimeError("trouble")
 
-    async def read(self, connection: Any, operations: Sequence[TrialOperation]) -> None:
+    async def read(self, connection: Any, operations: Sequence[TrialOperation], batch: Batch) -> None:
         if any(o.trouble is Trouble.READ for o in operations):
             await connection.execute("SELECT 1 / 0")
 

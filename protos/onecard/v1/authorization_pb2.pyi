@@ -203,8 +203,8 @@ class AuthorizeResponse(_message.Message):
     rrn: _builtins.str
     """Retrieval reference number (DE 37): twelve digits, unique."""
     available_minor: _builtins.int
-    """Available money of the account after the decision, in 分. 0 unless the card proved itself or the
-    operation was approved.
+    """Available money of the account after the decision, in 分. 0 unless the card proved itself: a deposit, which
+    needs no card, tells no balance.
     """
     currency_code: _builtins.str
     """ISO 4217 letters of `available_minor`."""
