@@ -20,9 +20,14 @@ UNPREDICTABLE_NUMBER = bytes.fromhex("0BADCAFE")
 
 
 class VirtualCard:
-    """Card number ``n`` of the synthetic ones, personalised by the store under test."""
+    """Card number ``n`` of the synthetic ones, personalised by the store under test.
 
-    def __init__(self, store: SoftwareKeyStore, n: int, *, cipher: CardCipher = CardCipher.SM4) -> None:
+    With a ``psn`` it is another chip on the same number: its own keys, and it says so in what it signs.
+    """
+
+    def __init__(
+        self, store: SoftwareKeyStore, n: int, *, cipher: CardCipher = CardCipher.SM4, psn: str = ""
+    ) -> None:
         codes = store.identification_codes(store.active("identification-code"))
         self.n = n
         self.facts: NewCard = synthetic_card(n, codes, cipher=cipher)
@@ -31,17 +36,23 @@ class VirtualCard:
         self.identity_number = self.facts.identity_number
         self.identification_code = self.facts.identification_code
         self.atc = 0
+        self._psn = psn
         self._keys = store.personalise(
             imk=store.active(AC_KEY_NAMES[cipher]),
             ss_master=store.active(SS_KEY_NAMES[cipher]),
             pan=self.pan,
-            psn=self.facts.psn,
+            psn=psn or self.facts.psn,
             region=self.facts.issuing_region,
             atr_historical_bytes=self.facts.atr_historical_bytes,
         )
 
-    def sign(self, amount_minor: int, *, atc: int | None = None) -> common_pb2.ChipCryptogram:
-        """A cryptogram over the amount, under the next transaction counter unless one is given."""
+    def sign(
+        self, amount_minor: int, *, atc: int | None = None, cvr: bytes = IAD[3:7]
+    ) -> common_pb2.ChipCryptogram:
+        """A cryptogram over the amount, under the next transaction counter unless one is given.
+
+        ``cvr`` are the card verification results it signs; they say whether it asks to go online.
+        """
         if atc is None:
             self.atc += 1
             atc = self.atc
@@ -56,7 +67,7 @@ class VirtualCard:
             unpredictable_number=UNPREDICTABLE_NUMBER,
             aip=AIP,
             atc=atc,
-            cvr=IAD[3:7],
+            cvr=cvr,
         )
         return common_pb2.ChipCryptogram(
             arqc=generate_arqc(derive_pboc_session_key(self._keys.udk_ac, atc=atc), data.encode()),
@@ -64,8 +75,9 @@ class VirtualCard:
             unpredictable_number=UNPREDICTABLE_NUMBER,
             tvr=TVR,
             aip=AIP,
-            iad=IAD,
+            iad=IAD[:3] + cvr + IAD[7:],
             transaction_date=TRANSACTION_DATE,
+            psn=self._psn,
         )
 
     def accepts(self, chip: common_pb2.ChipCryptogram, *, arpc: bytes, response_code: str) -> bool:

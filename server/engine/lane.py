@@ -13,7 +13,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -258,7 +258,7 @@ class Lane:
         """Locks the cards; the batch has no accounts yet."""
         card_ids = {o.card_id for o in operations if o.card_id is not None}
         rows = await connection.fetch(LOCK_CARDS, card_ids, shard)
-        now: datetime = rows[-1][0]
+        now = datetime.fromtimestamp(rows[-1][0], UTC)
         business_date = self._settings.calendar.business_date_of(now)
         return Batch(
             cards={row[1]: CardState(*row[1:]) for row in rows if row[1] is not None},

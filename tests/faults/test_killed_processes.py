@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import grpc
 import pytest_asyncio
-from core_under_test import Core, open_directory
+from core_under_test import CALL_S, OPENING_BALANCE_MINOR, Core, Refusal, open_directory, purchase
 from integration.running_instance import Instance
+from onecard.v1 import authorization_pb2
 from workload import Workload
 
 from server.settings import socket_dsn
@@ -133,6 +135,42 @@ async def test_sigterm_under_load_loses_nothing_acknowledged(operator: Operator,
     assert acknowledged > 20
     load.core = await operator.restart()
     await load.check(load.core.caller())
+
+
+async def test_open_stream_is_told_of_draining_and_keeps_what_it_was_answered(operator: Operator) -> None:
+    core = operator.core
+    await core.seed(1, first=9_000)
+    core.use_cards(first=9_000, count=1)
+    card, caller = core.card(), core.caller()
+    call = caller.authorization.AuthorizeStream(timeout=CALL_S)
+    answered: list[tuple[Any, Any]] = []
+
+    async with asyncio.timeout(10):
+        while True:
+            request = purchase(card, 1)
+            try:
+                await call.write(authorization_pb2.AuthorizeStreamRequest(operations=[request]))
+                answer = await call.read()
+            except grpc.aio.AioRpcError as error:
+                refusal = Refusal.of(error)
+                break
+            assert answer is not grpc.aio.EOF
+            answered.append((request, answer.results[0].response))
+            if len(answered) == 3:
+                operator.instance.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.01)
+    assert len(answered) >= 3
+    assert (refusal.code.name, refusal.reason) == ("UNAVAILABLE", "DRAINING")
+    assert refusal.retry_delay_ms > 0
+    assert await asyncio.to_thread(operator.instance.exit_code) == 0
+    core = await operator.restart()
+    assert await core.stored(request.request_id) == 0
+    caller = core.caller()
+    for told, response in answered:
+        assert response.response_code == "00"
+        assert await caller.authorize(told) == response
+    assert await core.balance_minor(card) == OPENING_BALANCE_MINOR - len(answered)
+    assert (await caller.authorize(request)).response_code == "00"
 
 
 async def test_power_cut_under_load_loses_nothing_acknowledged(

@@ -12,7 +12,7 @@ from core_under_test import (
     purchase,
 )
 from onecard.v1 import card_authentication_pb2 as pb
-from onecard.v1 import common_pb2
+from onecard.v1 import common_pb2, identity_pb2
 from virtual_card import VirtualCard
 
 from server.cards.directory import CardCipher
@@ -88,6 +88,33 @@ async def test_challenge_at_two_connections_at_once_serves_one(core: Core) -> No
     assert outcomes == [["AUTHENTIC", "CHALLENGE_USED", "CHALLENGE_USED"]] * 30
 
 
+async def test_challenge_at_two_services_at_once_serves_one(core: Core) -> None:
+    callers = [core.caller() for _ in range(4)]
+
+    async def verified(caller: Caller, bearer: VirtualCard, challenge: pb.CreateChallengeResponse) -> str:
+        answer = await caller.verify(chip=bearer.answer(challenge))
+        return identity_pb2.IdentityReason.Name(answer.reason).removeprefix("IDENTITY_REASON_")
+
+    async def race(number: int) -> tuple[str, str]:
+        card = core.card()
+        # One card or two, on one connection and so in one batch, or on two.
+        bearer = card if number % 2 else core.card()
+        first, second = callers[number % 4], callers[(number + number // 2 % 2) % 4]
+        challenge = await first.challenge()
+        if number // 4 % 2:
+            told, reason = await asyncio.gather(
+                verified(second, bearer, challenge), reason_of(first, answer=card.answer(challenge))
+            )
+        else:
+            reason, told = await asyncio.gather(
+                reason_of(first, answer=card.answer(challenge)), verified(second, bearer, challenge)
+            )
+        return reason, told
+
+    outcomes = await asyncio.gather(*(race(number) for number in range(40)))
+    assert set(outcomes) == {("AUTHENTIC", "CREDENTIAL_USED"), ("CHALLENGE_USED", "VERIFIED")}
+
+
 async def test_right_answer_after_a_wrong_one_is_refused(core: Core, bank: Caller) -> None:
     card = core.card()
     challenge = await bank.challenge()
@@ -147,6 +174,15 @@ async def test_unknown_card_is_told_like_a_wrong_answer(core: Core, bank: Caller
     response = pb.AuthenticateCardResponse.FromString(answers[0])
     assert response.reason == pb.CARD_AUTHENTICATION_REASON_NOT_AUTHENTIC
     assert response.arpc == b""
+
+
+async def test_cryptogram_of_another_chip_or_of_a_refusal_is_not_authentic(core: Core, bank: Caller) -> None:
+    card = core.card()
+    other = VirtualCard(core.store, card.n, psn="07")
+    assert await reason_of(bank, cryptogram=signed(card, chip=other.sign(0))) == "NOT_AUTHENTIC"
+    refused = card.sign(0, cvr=bytes.fromhex("03000000"))
+    assert await reason_of(bank, cryptogram=signed(card, chip=refused)) == "NOT_AUTHENTIC"
+    assert await reason_of(bank, cryptogram=signed(card)) == "AUTHENTIC"
 
 
 async def test_counter_of_a_cryptogram_is_shared_with_money_operations(core: Core, bank: Caller) -> None:

@@ -44,6 +44,27 @@ async def test_deadlock_is_resolved_by_another_attempt(bench: Bench) -> None:
     assert [await bench.posted_minor(card) for card in (1, 2)] == [10, 10]
 
 
+async def test_card_held_by_another_session_is_contended_alone(bench: Bench) -> None:
+    stranger = await bench.other_connection()
+    transaction = stranger.transaction()
+    await transaction.start()
+    await stranger.execute("SELECT 1 FROM card_states WHERE card_id = 3 FOR UPDATE")
+    operations = [trial(card) for card in range(1, 6)]
+    # The stranger does not let go before they are all answered.
+    async with asyncio.timeout(15):
+        results = await bench.engine(lanes=1).submit(operations)
+    assert [await bench.rows_of(o) for o in operations] == [ONCE, ONCE, NEVER, ONCE, ONCE]
+    await transaction.rollback()
+    await stranger.close()
+    assert isinstance(results[2], ContendedError)
+    assert all(isinstance(result, StringValue) for result in results[:2] + results[3:])
+    held = operations[2]
+    again = trial(3, request_id=held.request_id, money=held.money)
+    (result,) = await bench.engine().submit([again])
+    assert isinstance(result, StringValue)
+    assert await bench.posted_minor(3) == 10
+
+
 @pytest.mark.parametrize("cuts", [1, 2])
 async def test_lost_connection_is_replaced_once_and_then_told(bench: Bench, cuts: int) -> None:
     engine = bench.engine(lanes=1)

@@ -23,7 +23,7 @@ from core_under_test import (
     purchase,
     refusal_of,
 )
-from onecard.v1 import cards_pb2
+from onecard.v1 import authorization_pb2, cards_pb2
 from virtual_card import VirtualCard
 
 from server.cards.synthetic import TRANSACTION_AMOUNT_MAX_MINOR
@@ -148,7 +148,8 @@ class Holder:
     def _note(self, request: Any, response: Any, expected: tuple[str, int]) -> None:
         assert (response.response_code, response.reason) == expected
         if expected[0] == "00":
-            assert response.available_minor == self.model.balance
+            is_deposit = request.operation == authorization_pb2.OPERATION_TYPE_DEPOSIT
+            assert response.available_minor == (0 if is_deposit else self.model.balance)
         self.answered.append((request, response))
 
     async def _report(self) -> None:

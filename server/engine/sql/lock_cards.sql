@@ -1,8 +1,8 @@
 -- Locks the card rows of a batch and tells the database's time after the last lock was taken.
 -- Parameters: $1 card ids (bigint[]), $2 shard. Rows: one for each card that exists, one with NULLs when none does;
---   the time of the last row counts.
+--   the time (unix seconds) of the last row counts.
 -- Locks: card_states, in ascending card id. Whoever holds a card's lock may read and write its accounts.
-SELECT clock_timestamp(), c.*
+SELECT extract(EPOCH FROM clock_timestamp())::double precision, c.*
 FROM (SELECT 1) AS always
 LEFT JOIN LATERAL (
     SELECT card_id, status, atc_highest, atc_window, transaction_amount_max_minor, day_amount_max_minor, day,

@@ -1,41 +1,18 @@
 """From what the chip proved to the reason: a chip that did not prove itself hears nothing of its card."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 from onecard.v1 import card_authentication_pb2
 
-from crypto.challenge import Challenge
 from server.card_authentication.rules import Reason, reason_of_answer, reason_of_cryptogram
-from server.cards.presented import CheckedAnswer, TokenVerdict, judge_answer
 from server.cards.rules import CardUse
+from server.cards.single_use import TokenVerdict
 
-ISSUED = datetime(2026, 11, 23, 12, tzinfo=UTC)
 OF_CARD = {
     CardUse.USABLE: Reason.AUTHENTIC,
     CardUse.LOST: Reason.CARD_LOST,
     CardUse.NOT_USABLE: Reason.CARD_NOT_USABLE,
     CardUse.EXPIRED: Reason.CARD_EXPIRED,
 }
-
-
-def judged(after: timedelta, *, proven: bool, used: bool = False, forged: bool = False) -> TokenVerdict:
-    issued_at_s = int(ISSUED.timestamp())
-    challenge = Challenge(process_factor=bytes(8), original_data=bytes(8), issued_at_s=issued_at_s)
-    answer = CheckedAnswer(
-        challenge=None if forged else challenge, token_digest=b"digest", response=bytes(8), proven=proven
-    )
-    spent = {b"digest"} if used else set()
-    return judge_answer(answer, spent=spent, now=ISSUED + after, life_s=30)
-
-
-def test_answer_is_judged_invalid_expired_used_and_only_then_by_its_value() -> None:
-    late, early = timedelta(seconds=30, milliseconds=1), timedelta(seconds=30)
-    assert judged(late, proven=True, used=True, forged=True) is TokenVerdict.INVALID
-    assert judged(late, proven=True, used=True) is TokenVerdict.EXPIRED
-    assert judged(early, proven=True, used=True) is TokenVerdict.USED
-    assert judged(early, proven=True) is TokenVerdict.GENUINE
-    assert judged(early, proven=False) is TokenVerdict.WRONG_ANSWER
 
 
 @pytest.mark.parametrize("use", [*CardUse, None])

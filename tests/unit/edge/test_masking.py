@@ -1,6 +1,10 @@
 """Masks show what the law lets people see, and hide whole whatever has no known form."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onecard.v1 import common_pb2, identity_pb2
 
 from server.edge.access_line import SUBJECTS
@@ -14,6 +18,13 @@ from server.masking import (
 )
 
 CODE = "639900D15600000500BF7C7A48FB4966"
+# What str.isdigit and str.isalnum take for digits and letters: superscript, full-width and Arabic ones among them.
+DIGITS = "09²０٣"
+ALMOST_KNOWN = st.one_of(
+    st.text(DIGITS, min_size=15, max_size=20),
+    st.builds(str.__add__, st.text(DIGITS, min_size=17, max_size=17), st.sampled_from("0XéＸ码x-\n")),
+    st.text("0Aéｆ码²", min_size=32, max_size=32),
+)
 
 
 def test_known_forms_are_masked_as_the_domain_page_shows() -> None:
@@ -48,6 +59,12 @@ def test_unknown_forms_are_hidden_whole(text: str) -> None:
     assert mask_pan(text) == HIDDEN
     assert mask_identity_number(text) == HIDDEN
     assert mask_identification_code(text) == HIDDEN
+
+
+@given(st.one_of(ALMOST_KNOWN, st.text()))
+def test_mask_shows_nothing_but_ascii_letters_digits_and_stars(text: str) -> None:
+    for mask in (mask_pan, mask_identity_number, mask_identification_code):
+        assert re.fullmatch("[0-9A-Za-z*]*", mask(text))
 
 
 def test_empty_name_is_hidden() -> None:

@@ -1,23 +1,19 @@
 """From what was presented to yes or no: only what is genuine hears anything about the card."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 from onecard.v1 import identity_pb2
 
-from crypto.card_code import CardCode, CardCodeUse
-from server.cards.presented import TokenVerdict
+from crypto.card_code import CardCodeUse
 from server.cards.rules import CardUse
+from server.cards.single_use import TokenVerdict
 from server.identity.rules import (
     IDENTITY_USES,
     Level,
     Reason,
-    judge_code,
     reason_of_name,
     reason_of_token,
 )
 
-ISSUED = datetime(2026, 11, 23, 12, tzinfo=UTC)
 OF_CARD = {
     CardUse.USABLE: Reason.VERIFIED,
     CardUse.LOST: Reason.CARD_LOST,
@@ -30,15 +26,6 @@ OF_TOKEN = {
     TokenVerdict.USED: Reason.CREDENTIAL_USED,
     TokenVerdict.WRONG_ANSWER: Reason.CREDENTIAL_INVALID,
 }
-
-
-def code(issued: datetime = ISSUED) -> CardCode:
-    use = CardCodeUse.OTHER
-    return CardCode(card_alias=bytes(8), issued_at_s=int(issued.timestamp()), use=use, key_version=1)
-
-
-def judged(code: CardCode | None, after: timedelta, *, used: bool = False) -> TokenVerdict:
-    return judge_code(code, used=used, now=ISSUED + after, life_s=60, skew_s=5)
 
 
 @pytest.mark.parametrize("use", [*CardUse, None])
@@ -59,19 +46,6 @@ def test_genuine_credential_hears_the_cards_state(use: CardUse) -> None:
 def test_wrong_name_and_unknown_number_are_not_told_apart(use: CardUse | None) -> None:
     assert reason_of_name(agrees=False, use=use) is Reason.MISMATCH
     assert reason_of_name(agrees=True, use=None) is Reason.MISMATCH
-
-
-def test_code_lives_from_issue_to_its_end_with_the_skew() -> None:
-    assert judged(code(), timedelta(seconds=-6)) is TokenVerdict.EXPIRED
-    assert judged(code(), timedelta(seconds=-5)) is TokenVerdict.GENUINE
-    assert judged(code(), timedelta(seconds=65)) is TokenVerdict.GENUINE
-    assert judged(code(), timedelta(seconds=65, milliseconds=1)) is TokenVerdict.EXPIRED
-
-
-def test_code_is_judged_invalid_before_expired_before_used() -> None:
-    assert judged(None, timedelta(days=1), used=True) is TokenVerdict.INVALID
-    assert judged(code(), timedelta(days=1), used=True) is TokenVerdict.EXPIRED
-    assert judged(code(), timedelta(0), used=True) is TokenVerdict.USED
 
 
 def test_payment_code_is_no_proof_of_identity() -> None:
