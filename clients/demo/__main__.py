@@ -92,7 +92,7 @@ async def _play(scorecard: Scorecard, core: DemoCore, callers: Callers) -> None:
     await asyncio.gather(*(each.play() for each in days))
     shoppers = [resident for city in cities for resident in city[3:]]
     await _stream_frames(scorecard, callers, shoppers)
-    await killed_worker.play(scorecard, core, bank=bank, terminals=callers.terminals, residents=shoppers)
+    await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)
 
 
 async def _stream_frames(scorecard: Scorecard, callers: Callers, residents: list[Resident]) -> None:

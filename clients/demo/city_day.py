@@ -99,7 +99,7 @@ class CityDay:
             self._expect("status", expected=common_pb2.CARD_STATUS_NORMAL, got=status.status)
         deposit = await self._bank.deposit(self._holder.chip.pan, amount_minor=1)
         self._expect("deposit", expected="00", got=deposit.response_code)
-        self._expect("available", expected=OPENING_MINOR + 1, got=deposit.available_minor)
+        self._expect("a deposit tells no balance", expected=0, got=deposit.available_minor)
 
     async def _by_chip(self) -> None:
         answer = await self._agency.verify_by_chip(self._holder.chip)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from onecard.v1 import authorization_pb2 as pb
 
-from clients.bank import Bank
 from clients.chip_card import IssuerNotGenuineError
 from clients.demo.core_process import DemoCore
 from clients.demo.residents import Resident
@@ -51,7 +50,6 @@ async def play(
     scorecard: Scorecard,
     core: DemoCore,
     *,
-    bank: Bank,
     terminals: OneCardClient,
     residents: Sequence[Resident],
 ) -> None:
@@ -60,7 +58,7 @@ async def play(
     Args:
         residents: cards in use; what each holds is found out first.
     """
-    held_before = await _available(bank, residents)
+    held_before = await _available(terminals, residents, till="B")
     total = len(residents) * PURCHASES_PER_CARD
     # A third is through, so that what was acknowledged before and after the kill can be told.
     storm = Storm(kill_at=total // 3)
@@ -84,8 +82,8 @@ async def play(
         TITLE, f"{total:,} answers carry {total:,} different RRNs", expected=total, got=len(storm.rrns)
     )
     await _check_replays(scorecard, storm)
-    held_after = await _available(bank, residents)
-    expected = {pan: held + 1 - storm.spent_minor.get(pan, 0) for pan, held in held_before.items()}
+    held_after = await _available(terminals, residents, till="A")
+    expected = {pan: held - 1 - storm.spent_minor.get(pan, 0) for pan, held in held_before.items()}
     wrong = sum(1 for pan, held in held_after.items() if held != expected[pan])
     scorecard.event(
         "money", f"{len(residents)} cards hold what they held less each purchase once", expected=0, got=wrong
@@ -157,11 +155,13 @@ async def _await_restart(scorecard: Scorecard, core: DemoCore, killed: int) -> N
     )
 
 
-async def _available(bank: Bank, residents: Sequence[Resident]) -> dict[str, int]:
-    """Available money of each card, told by a deposit of one fen, which it includes."""
-    answers = await asyncio.gather(
-        *(bank.deposit(resident.chip.pan, amount_minor=1) for resident in residents)
-    )
-    return {
-        resident.chip.pan: answer.available_minor for resident, answer in zip(residents, answers, strict=True)
-    }
+async def _available(client: OneCardClient, residents: Sequence[Resident], *, till: str) -> dict[str, int]:
+    """Available money of each card after a purchase of one fen at a terminal of ``till``, a letter of its own."""
+
+    async def one(number: int, resident: Resident) -> int:
+        terminal = Terminal(client, terminal_id=f"{till}{number:07d}", merchant_id="M-STORM")
+        raw = await terminal.submit_raw(terminal.prepare_purchase(resident.chip, amount_minor=1))
+        return pb.AuthorizeResponse.FromString(raw).available_minor
+
+    held = await asyncio.gather(*(one(number, resident) for number, resident in enumerate(residents)))
+    return {resident.chip.pan: minor for resident, minor in zip(residents, held, strict=True)}
