@@ -105,6 +105,7 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
         operation = LossOperation(
             capability=self._report_loss,
             kind=OperationKind.REPORT_LOSS,
+            urgent=True,
             loss_kind=loss_kind,
             **self._named_card(request.card, caller),
             **envelope,

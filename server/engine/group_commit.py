@@ -1,6 +1,6 @@
 """Group commit: one database transaction for all that arrived while the last one was out.
 
-This module holds the bounded wait queue; `lane.py` runs the batches. Nothing here runs in a handler's task, so a
+This module holds the bounded wait queues; `lane.py` runs the batches. Nothing here runs in a handler's task, so a
 client that goes away neither loses nor doubles a commit.
 """
 
@@ -15,12 +15,13 @@ from server.errors import OverloadedError, UnavailableError
 
 
 class GroupCommit:
-    """The engine of one worker: a bounded wait queue and the lanes that empty it."""
+    """The engine of one worker: two bounded wait queues and the lanes that empty them."""
 
     def __init__(self, *, lanes: int, batch_max: int, queue_max: int, lane_settings: LaneSettings) -> None:
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._queue: deque[Operation] = deque()
+        self._urgent: deque[Operation] = deque()
         self._arrived = asyncio.Event()
         self._draining = False
         self._lanes = [Lane(lane_settings) for _ in range(lanes)]
@@ -34,11 +35,11 @@ class GroupCommit:
 
     @property
     def waiting(self) -> int:
-        """Operations in the queue."""
-        return len(self._queue)
+        """Operations in the queues."""
+        return len(self._urgent) + len(self._queue)
 
     def submit(self, operations: Sequence[Operation]) -> "asyncio.Future[list[Any]]":
-        """Queues operations; the future gives their results in order once all are settled.
+        """Queues operations, all urgent or none; the future gives their results in order once all are settled.
 
         Raises:
             OverloadedError: the queue has no room for all of them; none was queued.
@@ -46,13 +47,14 @@ class GroupCommit:
         """
         if self._draining:
             raise UnavailableError("DRAINING", "this worker is stopping", retry_delay_ms=100)
-        if len(self._queue) + len(operations) > self._queue_max:
+        queue = self._urgent if operations[0].urgent else self._queue
+        if len(queue) + len(operations) > self._queue_max:
             raise OverloadedError("the queue is full")
         ticket = Ticket(len(operations))
         for index, operation in enumerate(operations):
             operation.ticket = ticket
             operation.index = index
-        self._queue.extend(operations)
+        queue.extend(operations)
         self._arrived.set()
         return ticket.done
 
@@ -63,14 +65,15 @@ class GroupCommit:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _has_more(self) -> bool:
-        return bool(self._queue)
+        return bool(self._urgent or self._queue)
 
     async def _take(self) -> list[Operation] | None:
         """Waits for operations and takes up to ``batch_max``; None when drained."""
-        while not self._queue:
+        while not self._has_more():
             if self._draining:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
-        queue = self._queue
-        return [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
+        batch = [self._urgent.popleft() for _ in range(min(len(self._urgent), self._batch_max))]
+        batch += [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max - len(batch)))]
+        return batch

@@ -134,6 +134,8 @@ class Operation:
     # Blind index of what names the card, 16 bytes; None when no card is named.
     card_index: bytes | None = None
     shard: int = 0
+    # Taken before all others, from a queue of its own: a loss report must not wait behind the purchases it stops.
+    urgent: bool = False
     terminal_id: str = ""
     card_id: int | None = None
     account_id: int | None = None

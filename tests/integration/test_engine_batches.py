@@ -98,7 +98,11 @@ async def test_full_queue_refuses_all_or_nothing_and_says_when_to_come_back(benc
     assert error.retry_delay_ms > 0
     last = engine.submit([trial(4), trial(5)])
     assert engine.waiting == 4
+    urgent = engine.submit([trial(6, urgent=True)])
+    assert engine.waiting == 5
     await transaction.rollback()
+    await urgent
+    assert not last.done(), "an urgent operation goes before those that wait"
     for submitted in (running, waiting, last):
         assert all(isinstance(result, StringValue) for result in await submitted)
     await holder.close()
