@@ -31,7 +31,8 @@ JOB_TIMEOUT_S = 300.0
 CONNECTIONS_MAX = 4
 DELETED_PER_STATEMENT = 5_000
 PARTITION_DAYS_BACK = 1
-PARTITION_DAYS_AHEAD = 7
+# Each coming partition is searched for every request id, so no more of them than a long weekend without us needs.
+PARTITION_DAYS_AHEAD = 3
 
 
 @dataclass(frozen=True)

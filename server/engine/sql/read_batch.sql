@@ -6,8 +6,8 @@
 -- Rows: one: accounts, request ids that have a stored answer, positions (from 1) of switch keys in use.
 -- Locks: none; the cards' locks cover their accounts, and the same request id means the same card, so a twin has
 --   committed or not begun. LATERAL with LIMIT: one index search for each key, also on a fresh partition, where a join
---   would read it whole. The look-back ends one date ahead, for a twin that another worker
---   decided past the cut-off; the partitions of later dates are empty.
+--   would read it whole. The look-back has no end: a twin may have been decided past
+--   a cut-off, by a worker with another calendar too.
 SELECT ARRAY(
            SELECT ROW (a.account_id, a.posted_minor, a.held_minor)::account_change
            FROM accounts AS a
@@ -16,8 +16,7 @@ SELECT ARRAY(
        ARRAY(
            SELECT o.request_id::text
            FROM operations AS o
-           WHERE o.request_id = ANY ($3::uuid[]) AND o.shard = $1::smallint
-                 AND o.business_date BETWEEN $4::date AND $5::date + 1
+           WHERE o.request_id = ANY ($3::uuid[]) AND o.shard = $1::smallint AND o.business_date >= $4::date
        ),
        ARRAY(
            SELECT k.position
