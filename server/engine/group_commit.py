@@ -24,7 +24,9 @@ class GroupCommit:
         self._urgent: deque[Operation] = deque()
         self._arrived = asyncio.Event()
         self._draining = False
-        self._lanes = [Lane(lane_settings) for _ in range(lanes)]
+        # Lanes that are not waiting for work; each begins as one of them.
+        self._busy = lanes
+        self._lanes = [Lane(lane_settings, self._arrived.set) for _ in range(lanes)]
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -55,7 +57,8 @@ class GroupCommit:
             operation.ticket = ticket
             operation.index = index
         queue.extend(operations)
-        self._arrived.set()
+        if self._is_batch(self._busy):
+            self._arrived.set()
         return ticket.done
 
     async def drain(self) -> None:
@@ -64,16 +67,32 @@ class GroupCommit:
         self._arrived.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _is_batch(self, busy: int) -> bool:
+        """Whether what waits is a batch for an idle lane while ``busy`` others are out.
+
+        A lane that is alone takes anything, and one that is held up does not count. A further one takes only half a
+        batch or more, or what is urgent: small batches side by side would cost each of their operations more than the
+        wait for the next.
+        """
+        waiting = len(self._queue)
+        busy -= sum(lane.in_trouble for lane in self._lanes)
+        return bool(
+            self._urgent or (waiting and (busy <= 0 or self._draining or waiting * 2 >= self._batch_max))
+        )
+
     def _has_more(self) -> bool:
-        return bool(self._urgent or self._queue)
+        """Whether the lane that asks, which is busy, would take a batch at once."""
+        return self._is_batch(self._busy - 1)
 
     async def _take(self) -> list[Operation] | None:
         """Waits for operations and takes up to ``batch_max``; None when drained."""
-        while not self._has_more():
-            if self._draining:
+        self._busy -= 1
+        while not self._is_batch(self._busy):
+            if self._draining and not self.waiting:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
+        self._busy += 1
         batch = [self._urgent.popleft() for _ in range(min(len(self._urgent), self._batch_max))]
         batch += [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max - len(batch)))]
         return batch

@@ -105,8 +105,11 @@ class LaneSettings:
 class Lane:
     """Runs batches one after another until there are no more."""
 
-    def __init__(self, settings: LaneSettings) -> None:
+    def __init__(self, settings: LaneSettings, on_trouble: Callable[[], None]) -> None:
+        """``on_trouble`` is called when a batch is held up, and others should not wait for this lane."""
         self._settings = settings
+        self._on_trouble = on_trouble
+        self.in_trouble = False
         self._connection = settings.open_connection()
         # The connection on which a transaction is open: a new connection has none, whatever the old one had.
         self._transaction_on: Connection | None = None
@@ -131,6 +134,7 @@ class Lane:
             if operations is None:
                 break
             started = time.perf_counter()
+            self.in_trouble = False
             try:
                 await self._admit(operations)
             except Exception as error:
@@ -204,12 +208,14 @@ class Lane:
                 await self._roll_back()
                 await asyncio.sleep(random.uniform(0, RETRY_DELAY_MAX_S))
             except HELD_UP:
+                self._call_for_help()
                 await self._roll_back()
                 await self._halve(operations, ContendedError())
                 return
             except CONNECTION_LOST as error:
                 # The next attempt reads the stored answers on a new connection: what was committed is replayed.
                 log.warning("database connection lost: %s", type(error).__name__)
+                self._call_for_help()
                 await self._discard()
                 connections_lost += 1
                 if connections_lost > 1:
@@ -338,6 +344,10 @@ class Lane:
         if self._operation_id_next + count > self._operation_id_end:
             self._operation_id_next = await connection.fetchval(NEXT_OPERATION_IDS)
             self._operation_id_end = self._operation_id_next + OPERATION_IDS_PER_BLOCK
+
+    def _call_for_help(self) -> None:
+        self.in_trouble = True
+        self._on_trouble()
 
     async def _roll_back(self) -> None:
         connection, self._transaction_on = self._transaction_on, None
