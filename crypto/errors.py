@@ -6,6 +6,7 @@
     ├── KeyNotFoundError            no key of that name and version
     ├── KeyUsageError               the key exists but is for something else
     ├── KeyStateError               the key's state forbids the operation
+    ├── PinTranslationRefusedError  a PIN is not moved to a weaker format
     ├── SelfTestError               a known answer came out wrong: the process must not serve
     ├── KeyStoreError
     │   ├── KeyStoreExistsError     refusing to create over an existing store
@@ -17,6 +18,10 @@
         ├── CardCodeInvalidError
         ├── ChallengeInvalidError
         ├── IdentificationCodeInvalidError
+        ├── CardVerificationInvalidError
+        ├── PinInvalidError         a PIN does not fit its reference
+        ├── PinBlockInvalidError    a PIN block does not decode: wrong key, wrong card or wrong format
+        ├── KeyBlockInvalidError    a key block is malformed or its authentication fails
         └── SealBrokenError         sealed column or key file changed, moved, or under another key
 
 Arguments of the wrong shape raise ``ValueError``: the boundary checks shapes before it calls. No message ever
@@ -38,6 +43,10 @@ class KeyUsageError(CryptoError):
 
 class KeyStateError(CryptoError):
     """The key's state forbids the operation."""
+
+
+class PinTranslationRefusedError(CryptoError):
+    """A PIN may not be moved between these two formats."""
 
 
 class SelfTestError(CryptoError):
@@ -82,6 +91,22 @@ class ChallengeInvalidError(VerificationError):
 
 class IdentificationCodeInvalidError(VerificationError):
     """The card identification code is malformed or its check value is wrong."""
+
+
+class CardVerificationInvalidError(VerificationError):
+    """The card verification value is not the card's."""
+
+
+class PinInvalidError(VerificationError):
+    """The PIN does not fit its reference."""
+
+
+class PinBlockInvalidError(VerificationError):
+    """The PIN block does not decode: wrong key, wrong card, wrong format, or changed."""
+
+
+class KeyBlockInvalidError(VerificationError):
+    """The key block is malformed, or its authentication fails."""
 
 
 class SealBrokenError(VerificationError):

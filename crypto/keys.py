@@ -33,11 +33,30 @@ class Cipher(enum.Enum):
 
 
 class KeyUsage(enum.Enum):
-    """The one thing a key may do."""
+    """The one thing a key may do. AC: application cryptogram; SMI, SMC: secure messaging, integrity and secrecy."""
 
     IMK_AC = "IMK_AC"
+    IMK_SMI = "IMK_SMI"
+    IMK_SMC = "IMK_SMC"
     UDK_AC = "UDK_AC"
+    UDK_SMI = "UDK_SMI"
+    UDK_SMC = "UDK_SMC"
     SESSION_AC = "SESSION_AC"
+    SESSION_SMI = "SESSION_SMI"
+    SESSION_SMC = "SESSION_SMC"
+    PIN_ENCRYPTION = "PIN_ENCRYPTION"
+    PIN_VERIFICATION_PVV = "PIN_VERIFICATION_PVV"
+    PIN_VERIFICATION_IBM3624 = "PIN_VERIFICATION_IBM3624"
+    CARD_VERIFICATION = "CARD_VERIFICATION"
+    BDK = "BDK"
+    DUKPT_INITIAL = "DUKPT_INITIAL"
+    MAC_ALGORITHM_1 = "MAC_ALGORITHM_1"
+    MAC_ALGORITHM_3 = "MAC_ALGORITHM_3"
+    MAC_CMAC = "MAC_CMAC"
+    MAC_UNIONPAY = "MAC_UNIONPAY"
+    MAC_HMAC_SM3 = "MAC_HMAC_SM3"
+    DATA_ENCRYPTION = "DATA_ENCRYPTION"
+    KEY_BLOCK_PROTECTION = "KEY_BLOCK_PROTECTION"
     SS_AUTHENTICATION_NATIONAL = "SS_AUTHENTICATION_NATIONAL"
     SS_AUTHENTICATION_PROVINCE = "SS_AUTHENTICATION_PROVINCE"
     SS_AUTHENTICATION_CITY = "SS_AUTHENTICATION_CITY"
@@ -59,6 +78,14 @@ class KeyState(enum.Enum):
     ACTIVE = "ACTIVE"
     VERIFY_ONLY = "VERIFY_ONLY"
     DESTROYED = "DESTROYED"
+
+
+class Exportability(enum.Enum):
+    """Whether a key may leave under a key-block protection key: TR-31 table 9."""
+
+    EXPORTABLE = "E"
+    NON_EXPORTABLE = "N"
+    SENSITIVE = "S"
 
 
 class UdkOption(enum.Enum):
@@ -86,6 +113,11 @@ class KeyInfo:
     kcv: str
     state: KeyState
     udk_option: UdkOption = UdkOption.A
+    exportability: Exportability = Exportability.NON_EXPORTABLE
+    # Unix seconds from which the key's bytes may be dropped; None: no destruction is planned.
+    destroy_at_s: int | None = None
+    # The administrative change that brought this version, so that its repetition is recognised.
+    change_id: str = ""
 
     @property
     def ref(self) -> KeyRef:
@@ -100,7 +132,13 @@ _SIZES = {
     Cipher.HMAC_SM3: frozenset({32}),
 }
 _HASH_USAGES = frozenset(
-    {KeyUsage.BLIND_INDEX, KeyUsage.CARD_CODE, KeyUsage.CHALLENGE, KeyUsage.REQUEST_DIGEST}
+    {
+        KeyUsage.BLIND_INDEX,
+        KeyUsage.CARD_CODE,
+        KeyUsage.CHALLENGE,
+        KeyUsage.MAC_HMAC_SM3,
+        KeyUsage.REQUEST_DIGEST,
+    }
 )
 
 
