@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOS := $(wildcard protos/onecard/v1/*.proto)
 
-.PHONY: help setup demo serve test check proto bench load clean
+# What the tests need of the system, beside Python: the one list of it.
+PACKAGES := softhsm2 p11-kit-modules
+
+.PHONY: help setup packages demo serve test check proto bench load clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -14,7 +17,7 @@ setup: $(STAMP) ## the virtual environment with every pinned dependency
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,load]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,load,pkcs11]'
 	@touch $@
 
 demo: $(STAMP) ## a day of the card, through real gRPC with TLS, on an embedded PostgreSQL
@@ -23,7 +26,15 @@ demo: $(STAMP) ## a day of the card, through real gRPC with TLS, on an embedded 
 serve: $(STAMP) ## the core in the foreground, on its embedded PostgreSQL
 	$(BIN)/onecard serve
 
-test: $(STAMP) ## the whole test suite
+packages: ## the system's packages that the tests need: installed as root, told otherwise
+	@missing=$$(for package in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "packages: install as root:" $$missing >&2; exit 1; fi; \
+	install() { DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $$missing; }; \
+	install || { apt-get update --quiet && install; }
+
+test: packages $(STAMP) ## the whole test suite
 	$(BIN)/pytest
 
 check: $(STAMP) ## format, lint, types, import contracts, protos, committed stubs

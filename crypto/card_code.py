@@ -13,15 +13,15 @@ import enum
 import hmac
 import secrets
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from crypto.errors import CardCodeInvalidError, KeyNotFoundError
+from crypto.errors import CardCodeInvalidError
 from crypto.keys import Key, KeyRef, KeyUsage
 from crypto.macs import hmac_sm3_context
 from crypto.token_text import decode_token, encode_token
+from crypto.versioned_keys import VersionedKeys
 
 CARD_CODE_VERSION = 1
 CARD_CODE_SIZE = 39
@@ -58,27 +58,24 @@ class CardCode:
     key_version: int
 
 
-class CardCodes:
-    """Issues codes under one key version and opens those of every version it was given."""
+class CardCodes(VersionedKeys[HMAC]):
+    """Issues codes under the version that generates and opens those of every version held."""
 
-    __slots__ = ("_contexts", "_ref")
+    __slots__ = ()
 
-    def __init__(self, ref: KeyRef, keys: Mapping[int, Key]) -> None:
-        for key in keys.values():
-            key.require(KeyUsage.CARD_CODE)
-        if ref.version not in keys or not all(1 <= version <= 255 for version in keys):
-            raise KeyNotFoundError(f"key {ref.name} has no version {ref.version} between 1 and 255")
-        self._ref = ref
-        self._contexts = {version: hmac_sm3_context(key) for version, key in keys.items()}
+    usage = KeyUsage.CARD_CODE
+
+    def _opened(self, key: Key) -> HMAC:
+        return hmac_sm3_context(key)
 
     def issue(self, *, card_alias: bytes, use: CardCodeUse, issued_at_s: int) -> str:
         """Makes a code: see ``issue_card_code``."""
         if len(card_alias) != CARD_ALIAS_SIZE:
             raise ValueError("a card alias has 8 bytes")
-        version = self._ref.version
+        version, context = self._generating()
         nonce = secrets.token_bytes(_NONCE_SIZE)
         body = _BODY.pack(CARD_CODE_VERSION, version, card_alias, issued_at_s, nonce, use)
-        return encode_token(body + _tag(self._contexts[version], body))
+        return encode_token(body + _tag(context, body))
 
     def open(self, code: str) -> CardCode:
         """Reads a code: see ``open_card_code``."""
@@ -88,7 +85,7 @@ class CardCodes:
             raise CardCodeInvalidError(f"card code: {error}") from None
         body, tag = token[:-_TAG_SIZE], token[-_TAG_SIZE:]
         layout, key_version, card_alias, issued_at_s, _, use = _BODY.unpack(body)
-        context = self._contexts.get(key_version)
+        context = self._state[1].get(key_version) or self._met_unknown(key_version)
         if layout != CARD_CODE_VERSION or context is None:
             raise CardCodeInvalidError("card code: unknown version or key version")
         if not hmac.compare_digest(_tag(context, body), tag):

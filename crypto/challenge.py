@@ -13,16 +13,16 @@ project. Must never accept a challenge the caller chose.
 import hmac
 import secrets
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from crypto.errors import ChallengeInvalidError, KeyNotFoundError
+from crypto.errors import ChallengeInvalidError
 from crypto.internal_authentication import ORIGINAL_DATA_SIZE, PROCESS_FACTOR_SIZE
-from crypto.keys import Key, KeyRef, KeyUsage
+from crypto.keys import Key, KeyUsage
 from crypto.macs import hmac_sm3_context
 from crypto.token_text import decode_token, encode_token
+from crypto.versioned_keys import VersionedKeys
 
 CHALLENGE_VERSION = 1
 CHALLENGE_SIZE = 38
@@ -53,18 +53,15 @@ class IssuedChallenge:
     token: str
 
 
-class Challenges:
-    """Issues challenges under one key version and opens those of every version it was given."""
+class Challenges(VersionedKeys[HMAC]):
+    """Issues challenges under the version that generates and opens those of every version held."""
 
-    __slots__ = ("_contexts", "_ref")
+    __slots__ = ()
 
-    def __init__(self, ref: KeyRef, keys: Mapping[int, Key]) -> None:
-        for key in keys.values():
-            key.require(KeyUsage.CHALLENGE)
-        if ref.version not in keys or not all(1 <= version <= 255 for version in keys):
-            raise KeyNotFoundError(f"key {ref.name} has no version {ref.version} between 1 and 255")
-        self._ref = ref
-        self._contexts = {version: hmac_sm3_context(key) for version, key in keys.items()}
+    usage = KeyUsage.CHALLENGE
+
+    def _opened(self, key: Key) -> HMAC:
+        return hmac_sm3_context(key)
 
     def issue(self, *, participant: str, issued_at_s: int) -> IssuedChallenge:
         """Draws a challenge for one participant.
@@ -79,11 +76,11 @@ class Challenges:
             original_data=secrets.token_bytes(ORIGINAL_DATA_SIZE),
             issued_at_s=issued_at_s,
         )
-        version = self._ref.version
+        version, context = self._generating()
         body = _BODY.pack(
             CHALLENGE_VERSION, version, challenge.process_factor, challenge.original_data, issued_at_s
         )
-        token = encode_token(body + _tag(self._contexts[version], body, participant))
+        token = encode_token(body + _tag(context, body, participant))
         return IssuedChallenge(challenge=challenge, token=token)
 
     def open(self, token: str, *, participant: str) -> Challenge:
@@ -102,7 +99,7 @@ class Challenges:
             raise ChallengeInvalidError(f"challenge: {error}") from None
         body, tag = raw[:-_TAG_SIZE], raw[-_TAG_SIZE:]
         layout, key_version, process_factor, original_data, issued_at_s = _BODY.unpack(body)
-        context = self._contexts.get(key_version)
+        context = self._state[1].get(key_version) or self._met_unknown(key_version)
         if layout != CHALLENGE_VERSION or context is None:
             raise ChallengeInvalidError("challenge: unknown version or key version")
         if not hmac.compare_digest(_tag(context, body, participant), tag):

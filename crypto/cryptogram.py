@@ -8,7 +8,6 @@ import hmac
 from dataclasses import dataclass
 from typing import NoReturn, SupportsIndex
 
-from crypto.blocks import block_size
 from crypto.errors import CryptogramInvalidError
 from crypto.keys import Cipher, Key, KeyUsage
 from crypto.macs import CbcMacContext, MacContext, RetailMacContext
@@ -16,6 +15,10 @@ from crypto.macs import CbcMacContext, MacContext, RetailMacContext
 ARQC_SIZE = 8
 AMOUNT_MINOR_MAX = 10**12 - 1
 ATC_MAX = 0xFFFF
+# Padding method 2 by what a message leaves of its last block.
+_TAILS_8, _TAILS_16 = (
+    tuple((b"\x80" + bytes(size))[: size - rest] for rest in range(size)) for size in (8, 16)
+)
 
 
 class TransactionDataError(ValueError):
@@ -119,16 +122,16 @@ class TransactionData:
 class ArqcSession:
     """One session key at work: checks one cryptogram, then answers it. For one thread at a time."""
 
-    __slots__ = ("_contexts", "_size")
+    __slots__ = ("_contexts", "_tails")
 
     def __init__(self, cipher: Cipher, session_key: bytes) -> None:
         self._contexts: MacContext
         if cipher is Cipher.TDES:
-            self._size = 8
             self._contexts = RetailMacContext(session_key)
+            self._tails = _TAILS_8
         else:
-            self._size = block_size(cipher)
             self._contexts = CbcMacContext(cipher, session_key)
+            self._tails = _TAILS_16
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("session keys are neither pickled nor copied")
@@ -138,14 +141,15 @@ class ArqcSession:
 
         Source: EMV 4.3 Book 2, A1.2.1 (3DES); PBOC 3.0 (JR/T 0025.17) for SM4: CBC-MAC, left half.
         """
-        return self._contexts.mac(message + b"\x80" + bytes(-(len(message) + 1) % self._size))[:ARQC_SIZE]
+        tails = self._tails
+        return self._contexts.mac(message + tails[len(message) % len(tails)])[:ARQC_SIZE]
 
     def arpc(self, *, arqc: bytes, arc: bytes) -> bytes:
         """ARPC method 1: see ``generate_arpc_method_1``."""
         if len(arc) != 2:
             raise ValueError("an authorisation response code has 2 bytes")
         answer = (int.from_bytes(arqc) ^ int.from_bytes(arc) << 48).to_bytes(8)
-        return self._contexts.encrypt(answer + bytes(self._size - 8))[:8]
+        return self._contexts.encrypt(answer + bytes(len(self._tails) - 8))[:8]
 
     def arpc_method_2(self, *, arqc: bytes, csu: bytes, proprietary: bytes) -> bytes:
         """ARPC method 2: see ``generate_arpc_method_2``."""
@@ -198,6 +202,26 @@ def generate_arpc_method_1(session_key: Key, *, arqc: bytes, arc: bytes) -> byte
     """
     _require_arqc(arqc)
     return _session(session_key).arpc(arqc=arqc, arc=arc)
+
+
+def verify_arqc_generate_arpc(session_key: Key, data: bytes, *, arqc: bytes, arc: bytes) -> bytes:
+    """Checks a cryptogram and, only if it is the card's, answers it by method 1: one key schedule for both.
+
+    Args:
+        session_key: usage ``SESSION_AC``.
+        data: the signed data elements.
+        arqc: 8 bytes as the card sent them.
+        arc: authorisation response code, 2 bytes.
+    Raises:
+        CryptogramInvalidError: not the card's cryptogram over this data; nothing is answered.
+        KeyUsageError: not a session key for cryptograms.
+        ValueError: ``arc`` of a wrong length.
+    Source: EMV 4.3 Book 2, 8.1.2 and 8.2.1; PBOC 3.0 (JR/T 0025.5, .17).
+    """
+    session = _session(session_key)
+    if not hmac.compare_digest(session.mac(data), arqc):
+        raise CryptogramInvalidError("the application cryptogram does not fit the data")
+    return session.arpc(arqc=arqc, arc=arc)
 
 
 def generate_arpc_method_2(session_key: Key, *, arqc: bytes, csu: bytes, proprietary: bytes = b"") -> bytes:

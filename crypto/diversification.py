@@ -20,6 +20,16 @@ from crypto.keys import Cipher, Key, KeyUsage, UdkOption
 _COMPLEMENT = bytes(255 - value for value in range(256))
 _ODD_PARITY = bytes((value & 0xFE) | ((value >> 1).bit_count() + 1) % 2 for value in range(256))
 _DECIMALISE = str.maketrans("abcdef", "012345")
+_CARD_KEY_OF = {
+    KeyUsage.IMK_AC: KeyUsage.UDK_AC,
+    KeyUsage.IMK_SMI: KeyUsage.UDK_SMI,
+    KeyUsage.IMK_SMC: KeyUsage.UDK_SMC,
+}
+_SESSION_KEY_OF = {
+    KeyUsage.UDK_AC: KeyUsage.SESSION_AC,
+    KeyUsage.UDK_SMI: KeyUsage.SESSION_SMI,
+    KeyUsage.UDK_SMC: KeyUsage.SESSION_SMC,
+}
 _NEXT_LEVEL = {
     KeyUsage.SS_AUTHENTICATION_NATIONAL: KeyUsage.SS_AUTHENTICATION_PROVINCE,
     KeyUsage.SS_AUTHENTICATION_PROVINCE: KeyUsage.SS_AUTHENTICATION_CITY,
@@ -179,11 +189,16 @@ def udk_factor_of(option: UdkOption) -> Callable[[str, str], bytes]:
     return udk_factor_a if option is UdkOption.A else udk_factor_b
 
 
+def card_key_usage(usage: KeyUsage) -> KeyUsage:
+    """What card keys below an issuer master key of this usage are for: ``UDK_SMI`` below ``IMK_SMI``."""
+    return _CARD_KEY_OF[usage]
+
+
 def derive_udk(imk: Key, *, pan: str, psn: str, option: UdkOption = UdkOption.A) -> Key:
     """Derives a card's unique key as PBOC does: option A whatever the PAN's length, parity left as computed.
 
     Args:
-        imk: issuer master key, usage ``IMK_AC``.
+        imk: issuer master key, usage ``IMK_AC``, ``IMK_SMI`` or ``IMK_SMC``; the card key is of the same family.
         pan: 12 to 19 decimal digits.
         psn: two decimal digits, "00" when the card has none.
         option: B for issuers that decimalise PANs of more than 16 digits.
@@ -192,8 +207,8 @@ def derive_udk(imk: Key, *, pan: str, psn: str, option: UdkOption = UdkOption.A)
         ValueError: malformed PAN or sequence number.
     Source: PBOC 3.0 (JR/T 0025.7) sub-key derivation; EMV 4.3 Book 2, A1.4.
     """
-    imk.require(KeyUsage.IMK_AC)
-    return Key(imk.cipher, KeyUsage.UDK_AC, encrypt_ecb(imk, udk_factor_of(option)(pan, psn)))
+    imk.require(*_CARD_KEY_OF)
+    return Key(imk.cipher, _CARD_KEY_OF[imk.usage], encrypt_ecb(imk, udk_factor_of(option)(pan, psn)))
 
 
 def derive_udk_option_a(imk: Key, *, pan: str, psn: str) -> Key:
@@ -233,7 +248,7 @@ def emv_session_factor(cipher: Cipher, diversifier: bytes) -> bytes:
 
     Args:
         cipher: 3DES or AES; EMV knows no SM4.
-        diversifier: 8 bytes, ATC ‖ 00×6 for cryptograms.
+        diversifier: 8 bytes, ATC ‖ 00×6 for cryptograms, the ARQC for secure messaging.
     Raises:
         KeyUsageError: the cipher has no such method.
         ValueError: not 8 bytes.
@@ -260,31 +275,31 @@ def derive_pboc_session_key(udk: Key, *, atc: int) -> Key:
     """R = 00×6 ‖ ATC, R' = 00×6 ‖ ~ATC; 3DES: E(U, R) ‖ E(U, R'); SM4 and AES: E(U, R ‖ R').
 
     Args:
-        udk: card key, usage ``UDK_AC``.
+        udk: card key, usage ``UDK_AC``, ``UDK_SMI`` or ``UDK_SMC``; the session key is of the same family.
         atc: application transaction counter, 0 to 65535.
     Raises:
-        KeyUsageError: not a card key for cryptograms.
+        KeyUsageError: not a card key.
         OverflowError: ``atc`` out of bounds.
     Source: PBOC 3.0 (JR/T 0025.7) session key; AES is a profile of this project.
     """
-    udk.require(KeyUsage.UDK_AC)
-    return Key(udk.cipher, KeyUsage.SESSION_AC, encrypt_ecb(udk, pboc_session_factor(atc)))
+    udk.require(*_SESSION_KEY_OF)
+    return Key(udk.cipher, _SESSION_KEY_OF[udk.usage], encrypt_ecb(udk, pboc_session_factor(atc)))
 
 
 def derive_emv_common_session_key(udk: Key, *, diversifier: bytes) -> Key:
     """EMV common session key, 3DES keys in odd parity.
 
     Args:
-        udk: card key, usage ``UDK_AC``; 3DES or AES-128.
-        diversifier: 8 bytes, ATC ‖ 00×6 for cryptograms.
+        udk: card key, usage ``UDK_AC``, ``UDK_SMI`` or ``UDK_SMC``; 3DES or AES-128.
+        diversifier: 8 bytes, ATC ‖ 00×6 for cryptograms, the ARQC for secure messaging.
     Raises:
-        KeyUsageError: not a card key for cryptograms, or SM4.
+        KeyUsageError: not a card key, or SM4.
         ValueError: not 8 bytes.
     Source: EMV 4.3 Book 2, A1.3.1.
     """
-    udk.require(KeyUsage.UDK_AC)
+    udk.require(*_SESSION_KEY_OF)
     factor = emv_session_factor(udk.cipher, diversifier)
-    return _with_odd_parity(Key(udk.cipher, KeyUsage.SESSION_AC, encrypt_ecb(udk, factor)))
+    return _with_odd_parity(Key(udk.cipher, _SESSION_KEY_OF[udk.usage], encrypt_ecb(udk, factor)))
 
 
 def _with_odd_parity(key: Key) -> Key:

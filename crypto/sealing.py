@@ -6,7 +6,6 @@ caller.
 """
 
 import secrets
-from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
@@ -14,8 +13,9 @@ from cryptography.hazmat.primitives.ciphers import algorithms, modes
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from crypto.errors import KeyNotFoundError, KeyUsageError, SealBrokenError
-from crypto.keys import Cipher, Key, KeyRef, KeyUsage
+from crypto.keys import Cipher, Key, KeyUsage
 from crypto.macs import hmac_sm3_context
+from crypto.versioned_keys import VersionedKeys
 
 NONCE_SIZE = 12
 TAG_SIZE = 16
@@ -77,22 +77,19 @@ def _require_sealing(key: Key) -> None:
         raise KeyUsageError("sealing needs an SM4 key")
 
 
-class ColumnSealer:
-    """Seals column values under one key version and opens those of every version it was given.
+class ColumnSealer(VersionedKeys[Key]):
+    """Seals column values under the version that generates and opens those of every version held.
 
     A sealed column: key version 1 ‖ nonce 12 ‖ ciphertext ‖ tag 16. The version, the column and the row are
     authenticated.
     """
 
-    __slots__ = ("_keys", "_ref")
+    __slots__ = ()
 
-    def __init__(self, ref: KeyRef, keys: Mapping[int, Key]) -> None:
-        for key in keys.values():
-            key.require(KeyUsage.SEALING)
-        if ref.version not in keys or not all(1 <= version <= 255 for version in keys):
-            raise KeyNotFoundError(f"key {ref.name} has no version {ref.version} between 1 and 255")
-        self._ref = ref
-        self._keys = dict(keys)
+    usage = KeyUsage.SEALING
+
+    def _opened(self, key: Key) -> Key:
+        return key
 
     def seal(self, plaintext: bytes, *, column: str, row_id: str) -> bytes:
         """Seals one value.
@@ -102,11 +99,13 @@ class ColumnSealer:
             column: ``table.column``; no NUL.
             row_id: the row's primary key as text.
         Raises:
+            KeyStateError: no version is active.
             ValueError: NUL in ``column``.
         """
-        version = bytes([self._ref.version])
+        number, key = self._generating()
+        version = bytes([number])
         aad = _column_aad(version, column=column, row_id=row_id)
-        return version + seal(self._keys[self._ref.version], plaintext, aad=aad)
+        return version + seal(key, plaintext, aad=aad)
 
     def open(self, sealed: bytes, *, column: str, row_id: str) -> bytes:
         """Opens one value.
@@ -115,9 +114,10 @@ class ColumnSealer:
             KeyNotFoundError: sealed under a version this sealer was not given.
             SealBrokenError: changed, or from another column or row.
         """
-        key = self._keys.get(sealed[0]) if sealed else None
+        number = sealed[0] if sealed else 0
+        key = self._state[1].get(number) or self._met_unknown(number)
         if key is None:
-            raise KeyNotFoundError(f"column {column} is sealed under an unknown version of {self._ref.name}")
+            raise KeyNotFoundError(f"column {column} is sealed under an unknown version of {self.name}")
         aad = _column_aad(sealed[:1], column=column, row_id=row_id)
         return open_sealed(key, sealed[1:], aad=aad)
 

@@ -8,9 +8,10 @@ from cryptography.hazmat.primitives import hashes
 from crypto.blocks import encrypt_ecb
 from crypto.cryptogram import generate_arpc_method_1, generate_arqc
 from crypto.diversification import derive_pboc_session_key, derive_udk, derive_udk_option_a
-from crypto.errors import SelfTestError
+from crypto.errors import KeyBlockInvalidError, SelfTestError
+from crypto.key_block import unwrap_key
 from crypto.keys import Cipher, Key, KeyUsage
-from crypto.macs import Padding, cmac_tag, mac_algorithm_3
+from crypto.macs import Padding, cmac_tag, mac_algorithm_3, unionpay_ecb_mac
 from crypto.sealing import open_sealed
 
 _KEY = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
@@ -21,6 +22,28 @@ _CARD_ANSWERS = {
     Cipher.TDES: ("A0FC3E3B42832C6D", "30CB61655CAC49C5"),
     Cipher.SM4: ("08D05742D77EBC89", "78C527CB11DD6544"),
 }
+# Protection key and key block, all holding one key: TR-31:2018 annex A, and under SM4 computed with two
+# implementations.
+_KEY_BLOCKS = {
+    Cipher.TDES: (
+        "DD7515F2BFC17F85CE48F3CA25CB21F6",
+        "B0080P0TE00E000094B420079CC80BA3461F86FE26EFC4A3B8E4FA4C5F5341176EED7B727B8A248E",
+    ),
+    Cipher.AES: (
+        "88E1AB2A2E3DD38C1FA039A536500CC8A87AB9D62DC92C01058FA79F44657DE6",
+        "D0112P0AE00E0000B82679114F470F540165EDFBF7E250FCEA43F810D215F8D207E2E417C07156A2"
+        "7E8E31DA05F7425509593D03A457DC34",
+    ),
+    Cipher.SM4: (
+        "0123456789ABCDEFFEDCBA9876543210",
+        "S0112E04X00E0000CE0589F8D4429D69D096F1099C7075FD55A3A7B4279394240B516286688060EC"
+        "D4D157F9AD9486C2E6E34F230295CBEA",
+    ),
+}
+_KEY_IN_BLOCKS = "3F419E1CB7079442AA37474C2EFBF8B8"
+# Computed with two implementations: ECB MAC of _UNIONPAY_MESSAGE under _KEY.
+_UNIONPAY_MESSAGE = bytes.fromhex("0200302004C020C09811000000000000000051001834021000063243")
+_UNIONPAY_MACS = {Cipher.TDES: b"FA1D2E46", Cipher.SM4: b"699DCE9CF0B51B8D"}
 
 
 def run_self_test() -> None:
@@ -33,6 +56,11 @@ def run_self_test() -> None:
     _test_sealing()
     for cipher in _CARD_ANSWERS:
         _test_card(cipher)
+    for cipher, mac in _UNIONPAY_MACS.items():
+        key = Key(cipher, KeyUsage.MAC_UNIONPAY, _KEY)
+        _expect(f"ECB MAC {cipher.value}", unionpay_ecb_mac(key, _UNIONPAY_MESSAGE), mac.hex())
+    for cipher in _KEY_BLOCKS:
+        _test_key_block(cipher)
 
 
 def _test_primitives() -> None:
@@ -75,6 +103,15 @@ def _test_card(cipher: Cipher) -> None:
     _expect(f"ARQC {cipher.value}", computed, arqc)
     answer = generate_arpc_method_1(session_key, arqc=computed, arc=b"00")
     _expect(f"ARPC {cipher.value}", answer, arpc)
+
+
+def _test_key_block(cipher: Cipher) -> None:
+    kbpk, block = _KEY_BLOCKS[cipher]
+    try:
+        unwrapped = unwrap_key(Key(cipher, KeyUsage.KEY_BLOCK_PROTECTION, bytes.fromhex(kbpk)), block)
+    except KeyBlockInvalidError:
+        raise SelfTestError(f"the known key block under {cipher.value} does not open") from None
+    _expect(f"key block under {cipher.value}", unwrapped.key.value, _KEY_IN_BLOCKS)
 
 
 def _expect(what: str, computed: bytes, expected: str) -> None:

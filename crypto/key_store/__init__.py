@@ -1,8 +1,8 @@
 """Where keys live. The server holds a ``KeyStore`` and ``KeyRef`` handles; master key bytes never come out.
 
-Backends: ``software`` (keys wrapped in files, a stand-in for a certified HSM 加密机) and, behind the same
-protocol, a PKCS#11 token. What they share is one primitive, ECB over many blocks in one call under a master
-key (``batches.MasterKeys``); everything below a master key is derived in the process for one check.
+Backends: ``software`` (keys wrapped in files, a stand-in for a certified HSM 加密机) and ``pkcs11_token``. What
+they share is one primitive, ECB over many blocks in one call under a master key (``batches.MasterKeys``);
+what is below a master key is derived for one check, in the process or, in a token's strict mode, in the token.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from typing import Protocol
 
 from crypto.card_code import CardCodes
 from crypto.challenge import Challenges
+from crypto.cryptogram import TransactionData
 from crypto.identification_code import IdentificationCodes
 from crypto.key_store.checks import ArqcCheck, InternalAuthenticationCheck, VerifiedArqc
 from crypto.key_store.diagnosis import ArqcExplanation
-from crypto.keys import Key, KeyInfo, KeyRef
+from crypto.keys import Key, KeyInfo, KeyRef, KeyUsage
 from crypto.sealing import BlindIndex, ColumnSealer, RequestDigest
 
 
@@ -22,8 +23,22 @@ class KeyStore(Protocol):
 
     Every method may raise ``KeyStoreUnavailableError`` when the backend is gone: PIN and chip operations then
     fail closed. Those that take one ``ref`` raise ``KeyNotFoundError``, ``KeyUsageError`` or
-    ``KeyStateError``. Objects handed out hold the key versions of the moment; ask again after a rotation.
+    ``KeyStateError``. Objects handed out follow the rotation of their keys after ``refresh``.
+    ``administration.KeyAdministration`` changes keys.
     """
+
+    @property
+    def is_blocking(self) -> bool:
+        """True when a call may wait for something outside the process: not to be made on an event loop."""
+        ...
+
+    def refresh(self) -> bool:
+        """Takes over what other processes changed; True when there was something. One ``stat`` otherwise.
+
+        Raises:
+            KeyStoreUnavailableError, SealBrokenError: as at the start; the keys held so far stay in force.
+        """
+        ...
 
     def describe(self) -> list[KeyInfo]:
         """All keys, by name and version, without their bytes."""
@@ -31,6 +46,34 @@ class KeyStore(Protocol):
 
     def active(self, name: str) -> KeyRef:
         """The version of ``name`` that generates; at most one is active."""
+        ...
+
+    def usable(self, name: str) -> list[KeyRef]:
+        """Every version of ``name`` that may verify, oldest first; none when there is no such name."""
+        ...
+
+    def require_usable(self, ref: KeyRef, *usages: KeyUsage) -> KeyInfo:
+        """The key's description, if it has one of these usages and may verify."""
+        ...
+
+    def require_generating(self, ref: KeyRef, *usages: KeyUsage) -> KeyInfo:
+        """The key's description, if it has one of these usages and is active."""
+        ...
+
+    def open_key(self, ref: KeyRef, *usages: KeyUsage, generating: bool = False) -> Key:
+        """A key's value inside this process, for algorithms that a token does not have, and for key blocks.
+
+        Never to be handed on, stored or kept past the operation. ``KeyUsageError`` also for a key that lives in
+        a token; ``generating`` asks for the active version.
+        """
+        ...
+
+    def encrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
+        """ECB over whole blocks in one call; the key was found usable before."""
+        ...
+
+    def decrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
+        """Inverse of ``encrypt_under_master``, for PIN encryption keys alone."""
         ...
 
     def diversify_udks(self, ref: KeyRef, cards: Sequence[tuple[str, str]]) -> list[Key]:
@@ -47,8 +90,13 @@ class KeyStore(Protocol):
         """
         ...
 
-    def explain_arqc(self, check: ArqcCheck) -> ArqcExplanation:
-        """Why a check is not proven: for operators, never for callers. Slow; ration it."""
+    def explain_arqc(
+        self, check: ArqcCheck, *, transaction: TransactionData | None = None, iad: bytes = b""
+    ) -> ArqcExplanation:
+        """Why a check is not proven: for operators, never for callers. Slow; ration it.
+
+        With ``transaction``, which ``check.data`` encodes, and ``iad`` (tag 9F10) other orders of them are tried.
+        """
         ...
 
     def verify_internal_authentications(self, checks: Sequence[InternalAuthenticationCheck]) -> list[bool]:
@@ -60,7 +108,7 @@ class KeyStore(Protocol):
         ...
 
     def sealer(self, ref: KeyRef) -> ColumnSealer:
-        """Seals columns under ``ref``; opens those of every usable version of its name."""
+        """Seals columns under the active version ``ref``; opens those of every usable version of its name."""
         ...
 
     def card_codes(self, ref: KeyRef) -> CardCodes:

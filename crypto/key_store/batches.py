@@ -9,11 +9,13 @@ import hmac
 from collections.abc import Sequence
 from typing import Protocol
 
-from crypto.blocks import ecb_encryptor
+from crypto.blocks import ECB_OPENERS
 from crypto.cryptogram import ArqcSession
 from crypto.diversification import (
+    SessionMethod,
     city_region,
     complemented,
+    pboc_session_factor,
     region_factor,
     session_factor,
     ss_card_factor,
@@ -24,18 +26,23 @@ from crypto.internal_authentication import respond_under
 from crypto.key_store.checks import ArqcCheck, InternalAuthenticationCheck, VerifiedArqc
 from crypto.keys import KeyInfo, KeyRef, KeyUsage
 
+PBOC = SessionMethod.PBOC
 _KEY_REFUSALS = (KeyNotFoundError, KeyUsageError, KeyStateError)
 
 
 class MasterKeys(Protocol):
     """The primitives a backend supplies."""
 
-    def require_usable(self, ref: KeyRef, usage: KeyUsage) -> KeyInfo:
-        """The key's description, if it has this usage and may verify; else one of the key errors."""
+    def require_usable(self, ref: KeyRef, *usages: KeyUsage) -> KeyInfo:
+        """The key's description, if it has one of these usages and may verify; else one of the key errors."""
         ...
 
     def encrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
         """ECB over whole blocks in one call; the key was found usable before."""
+        ...
+
+    def decrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
+        """Inverse of ``encrypt_under_master``, for PIN encryption keys alone."""
         ...
 
     def encrypt_under_city(self, ref: KeyRef, city: str, blocks: bytes) -> bytes:
@@ -80,13 +87,17 @@ def _verify_arqcs_under(
             continue
         well_formed.append(position)
     udks = masters.encrypt_under_master(ref, b"".join(factors))
+    open_card_key = ECB_OPENERS[cipher]
     for start, position in zip(range(0, len(udks), 16), well_formed, strict=True):
         check = checks[position]
         try:
-            factor = session_factor(cipher, check.session_method, check.atc)
+            if check.session_method is PBOC:
+                factor = pboc_session_factor(check.atc)
+            else:
+                factor = session_factor(cipher, check.session_method, check.atc)
         except (KeyUsageError, OverflowError):
             continue
-        session = ArqcSession(cipher, ecb_encryptor(cipher, udks[start : start + 16]).update(factor))
+        session = ArqcSession(cipher, open_card_key(udks[start : start + 16]).update(factor))
         if hmac.compare_digest(session.mac(check.data), check.arqc):
             results[position] = VerifiedArqc(session, check.arqc)
 

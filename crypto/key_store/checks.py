@@ -1,9 +1,8 @@
 """What is asked of a key store in batches, and what comes back. Must never show a card number or a key."""
 
 from dataclasses import dataclass
-from typing import NoReturn, SupportsIndex
+from typing import NoReturn, Protocol, SupportsIndex
 
-from crypto.cryptogram import ArqcSession
 from crypto.diversification import SessionMethod
 from crypto.keys import Key, KeyRef
 
@@ -34,6 +33,18 @@ class ArqcCheck:
         return f"ArqcCheck(key={self.key!r}, pan=****{self.pan[-4:]}, atc={self.atc})"
 
 
+class AnsweringSession(Protocol):
+    """A session key at work, in this process or in a token: see ``crypto.cryptogram.ArqcSession``."""
+
+    def arpc(self, *, arqc: bytes, arc: bytes) -> bytes:
+        """ARPC method 1."""
+        ...
+
+    def arpc_method_2(self, *, arqc: bytes, csu: bytes, proprietary: bytes) -> bytes:
+        """ARPC method 2."""
+        ...
+
+
 class VerifiedArqc:
     """A cryptogram that was proven, able to answer the card. Holds the session key, shows nothing.
 
@@ -42,7 +53,7 @@ class VerifiedArqc:
 
     __slots__ = ("_arqc", "_session")
 
-    def __init__(self, session: ArqcSession, arqc: bytes) -> None:
+    def __init__(self, session: AnsweringSession, arqc: bytes) -> None:
         self._session = session
         self._arqc = arqc
 
@@ -57,6 +68,7 @@ class VerifiedArqc:
 
         Raises:
             ValueError: ``arc`` has another length.
+            KeyStoreUnavailableError: the session key is in a token that is gone.
         Source: EMV 4.3 Book 2, 8.2.1.
         """
         return self._session.arpc(arqc=self._arqc, arc=arc)
@@ -66,6 +78,7 @@ class VerifiedArqc:
 
         Raises:
             ValueError: wrong lengths.
+            KeyStoreUnavailableError: the session key is in a token that is gone.
         Source: EMV 4.3 Book 2, 8.2.2.
         """
         return self._session.arpc_method_2(arqc=self._arqc, csu=csu, proprietary=proprietary)

@@ -1,4 +1,4 @@
-"""The software key store's files and key lives: nothing readable by others, nothing changed unseen."""
+"""The software key store's files: nothing readable by others, nothing changed unseen, older lists still open."""
 
 import json
 import stat
@@ -6,28 +6,28 @@ from pathlib import Path
 
 import pytest
 from crypto_virtual_card import ATR, make_check
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.hmac import HMAC
 
-from crypto.card_code import CardCodeUse
 from crypto.diversification import derive_udk
 from crypto.errors import (
-    KeyNotFoundError,
     KeyStateError,
     KeyStoreExistsError,
     KeyStoreUnavailableError,
     KeyUsageError,
     SealBrokenError,
 )
-from crypto.key_store.diagnosis import ArqcFinding
 from crypto.key_store.software import DEVELOPMENT_KEYS, SoftwareKeyStore
-from crypto.keys import Cipher, KeyRef, KeyState, KeyUsage, UdkOption
+from crypto.key_store.storage_key import write_storage_key
+from crypto.key_store.wrapped_file import write_whole
+from crypto.keys import Cipher, Exportability, Key, KeyRef, KeyUsage, UdkOption
+from crypto.sealing import seal
 
 
-def test_after_rotation_the_old_version_only_verifies(tmp_path):
+def test_a_version_that_only_verifies_personalises_no_card(tmp_path):
     store = SoftwareKeyStore.create(tmp_path / "keys")
-    old_check, old_codes = make_check(store, "sm4"), store.card_codes(store.active("card-code"))
-    old_code = old_codes.issue(card_alias=bytes(8), use=CardCodeUse.PAYMENT, issued_at_s=1)
-    assert store.rotate("imk-ac-sm4") == KeyRef("imk-ac-sm4", 2) == store.active("imk-ac-sm4")
-    assert store.verify_arqcs([old_check])[0] is not None
+    old_check = make_check(store, "sm4")
+    store.rotate("imk-ac-sm4")
     with pytest.raises(KeyStateError):
         store.personalise(
             imk=old_check.key,
@@ -37,10 +37,6 @@ def test_after_rotation_the_old_version_only_verifies(tmp_path):
             region="360100",
             atr_historical_bytes=ATR,
         )
-    new = store.rotate("card-code")
-    assert store.card_codes(new).open(old_code).key_version == 1
-    with pytest.raises(KeyStateError):
-        store.card_codes(KeyRef("card-code", 1))
 
 
 def test_an_issuer_that_decimalises_long_numbers_has_a_key_of_its_own(tmp_path):
@@ -58,32 +54,59 @@ def test_an_issuer_that_decimalises_long_numbers_has_a_key_of_its_own(tmp_path):
         store.add_key("imk-ac-bank-c", cipher=Cipher.SM4, usage=KeyUsage.CARD_CODE)
 
 
-def test_a_destroyed_key_proves_nothing_and_is_gone_from_the_file(tmp_path):
+def test_a_destroyed_key_is_gone_from_the_file(tmp_path):
     store = SoftwareKeyStore.create(tmp_path)
-    check = make_check(store, "sm4")
-    reader = SoftwareKeyStore.open(tmp_path)
-    store.set_state(check.key, KeyState.DESTROYED)
-    assert store.verify_arqcs([check]) == [None]
-    assert store.explain_arqc(check).finding is ArqcFinding.KEY_IN_WRONG_STATE
-    assert reader.verify_arqcs([check])[0] is not None
-    reader.reload()
-    assert reader.verify_arqcs([check]) == [None]
-    assert SoftwareKeyStore.open(tmp_path)._keys[check.key][1] is None
-    with pytest.raises(KeyStateError, match="no active"):
-        store.active("imk-ac-sm4")
+    ref = store.active("imk-ac-sm4")
+    wrapped = _entry_of(tmp_path, ref)["wrapped"]
+    store.retire(ref)
+    store.schedule_destruction(ref, 1)
+    store.destroy_due(1)
+    assert SoftwareKeyStore.open(tmp_path)._keys[ref][1] is None
+    entry = _entry_of(tmp_path, ref)
+    assert entry["wrapped"] != wrapped
+    # A nonce and a tag over nothing.
+    assert len(bytes.fromhex(entry["wrapped"])) == 28
 
 
-def test_a_key_never_steps_back_in_its_life(tmp_path):
+def test_a_list_written_before_there_were_later_fields_opens(tmp_path):
+    """The fields and the seals of the first release: nothing of today's is in them."""
+    value = bytes(range(16))
+    storage_key = write_storage_key(tmp_path)
+    described = {
+        "name": "sealing",
+        "version": 1,
+        "usage": "SEALING",
+        "cipher": "SM4",
+        "kcv": Key(Cipher.SM4, KeyUsage.SEALING, value).kcv(),
+        "state": "ACTIVE",
+        "udk_option": "A",
+    }
+    entries = [{**described, "wrapped": seal(storage_key, value, aad=_canonical(described)).hex()}]
+    sealing_key = HMAC(storage_key.value, hashes.SM3())
+    sealing_key.update(b"onecard key list")
+    list_seal = HMAC(sealing_key.finalize(), hashes.SM3())
+    list_seal.update(_canonical(entries))
+    document = {"format": "onecard-keys-1", "keys": entries, "seal": list_seal.finalize().hex()}
+    write_whole(tmp_path / "keys.json", json.dumps(document).encode())
+    store = SoftwareKeyStore.open(tmp_path)
+    assert store._keys[KeyRef("sealing", 1)][1].value == value
+    (info,) = store.describe()
+    assert (info.exportability, info.destroy_at_s, info.change_id) == (Exportability.NON_EXPORTABLE, None, "")
+    store.rotate("sealing")
+    assert _entry_of(tmp_path, KeyRef("sealing", 2)).keys() == entries[0].keys()
+
+
+def test_an_older_store_gains_the_development_keys_it_lacks(tmp_path):
     store = SoftwareKeyStore.create(tmp_path)
-    ref = store.active("sealing")
-    store.set_state(ref, KeyState.VERIFY_ONLY)
-    for state in (KeyState.PRE_ACTIVE, KeyState.ACTIVE, KeyState.VERIFY_ONLY):
-        with pytest.raises(KeyStateError):
-            store.set_state(ref, state)
-    with pytest.raises(KeyStateError):
-        store.rotate("sealing")
-    with pytest.raises(KeyNotFoundError):
-        store.set_state(KeyRef("sealing", 7), KeyState.DESTROYED)
+    kept = {info.name: info.kcv for info in store.describe() if not info.name.startswith("zpk-")}
+    store._list.change(lambda keys: [keys.pop(ref) for ref in list(keys) if ref.name.startswith("zpk-")])
+    opened = SoftwareKeyStore.open(tmp_path)
+    assert sorted(opened.ensure_development_keys()) == ["zpk-aes", "zpk-sm4", "zpk-tdes"]
+    assert {info.name: info.kcv for info in opened.describe() if info.name in kept} == kept
+    assert {info.name for info in opened.describe()} == set(DEVELOPMENT_KEYS)
+    written = (tmp_path / "keys.json").read_bytes()
+    assert opened.ensure_development_keys() == []
+    assert (tmp_path / "keys.json").read_bytes() == written
 
 
 def test_a_store_opens_as_it_was_created(tmp_path):
@@ -140,6 +163,10 @@ def test_a_missing_linked_or_garbled_file_is_refused(tmp_path, file):
         ("usage", "SEALING"),
         ("cipher", "AES"),
         ("udk_option", "B"),
+        ("exportability", "E"),
+        ("destroy_at_s", 1),
+        ("change_id", "forged"),
+        ("token_object", "00"),
         ("kcv", "000000"),
         ("wrapped", "00" * 44),
     ],
@@ -149,7 +176,7 @@ def test_a_changed_entry_is_refused_by_name(tmp_path, field, value):
     path = tmp_path / "keys.json"
     document = json.loads(path.read_text())
     entry = next(entry for entry in document["keys"] if entry["name"] == "imk-ac-sm4")
-    entry[field] = value
+    entry.update({field: value, **({"size": 16} if field == "token_object" else {})})
     path.write_text(json.dumps(document))
     with pytest.raises(SealBrokenError, match=f"key {entry['name']} version"):
         SoftwareKeyStore.open(tmp_path)
@@ -177,6 +204,15 @@ def test_a_creation_that_died_before_its_list_may_be_repeated(tmp_path):
     (tmp_path / "storage.key").write_text("00" * 16)
     SoftwareKeyStore.create(tmp_path)
     assert len(SoftwareKeyStore.open(tmp_path).describe()) == len(DEVELOPMENT_KEYS)
+
+
+def _entry_of(directory: Path, ref: KeyRef) -> dict[str, object]:
+    entries = json.loads((directory / "keys.json").read_text())["keys"]
+    return next(entry for entry in entries if (entry["name"], entry["version"]) == ref)
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def test_writers_in_turn_keep_each_others_changes(tmp_path):
