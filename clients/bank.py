@@ -1,4 +1,4 @@
-"""A bank's core system: issues cards, takes deposits, forwards purchases, stops lost cards."""
+"""A bank's core system: issues cards and PINs, takes deposits, forwards purchases, stops lost cards."""
 
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from onecard.v1 import authorization_pb2 as pb
-from onecard.v1 import cards_pb2, common_pb2, identity_pb2
+from onecard.v1 import cards_pb2, common_pb2, cryptography_pb2, identity_pb2
 
 from clients.channel import new_request_id
 from clients.errors import OneCardCallError, from_operation_error
 from clients.frames import FRAMES_IN_FLIGHT_MAX
-from clients.purpose import CARD_APPLICATION, CARD_CODE, CARD_LOSS, CARD_STATUS
+from clients.purpose import CARD_APPLICATION, CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS
 from clients.service_client import OneCardClient
 from clients.terminal import StanCounter
 
@@ -204,5 +204,84 @@ class Bank:
                 catalogue_item_version=CARD_CODE.catalogue_item_version,
                 card=card,
                 use=use,
+            )
+        )
+
+    async def issue_pin(
+        self,
+        pan: str,
+        *,
+        mailer_key: str,
+        format: "cryptography_pb2.PinBlockFormat.ValueType",  # noqa: A002
+    ) -> cryptography_pb2.IssuePinResponse:
+        """Gives a card a random PIN, for the printer of PIN mailers who holds ``mailer_key``; a decline is an answer.
+
+        Raises:
+            OneCardCallError: no answer.
+        """
+        return await self._client.issue_pin(
+            cryptography_pb2.IssuePinRequest(
+                request_id=new_request_id(),
+                catalogue_item=CARD_PIN.catalogue_item,
+                catalogue_item_version=CARD_PIN.catalogue_item_version,
+                pan=pan,
+                key=cryptography_pb2.KeyReference(name=mailer_key),
+                format=format,
+            )
+        )
+
+    async def verify_pin(
+        self, pan: str, pin: cryptography_pb2.EncryptedPin
+    ) -> cryptography_pb2.VerifyPinResponse:
+        """Checks a PIN as a pad encrypted it; a wrong one is an answer and counts.
+
+        Raises:
+            OneCardCallError: no answer.
+        """
+        return await self._client.verify_pin(
+            cryptography_pb2.VerifyPinRequest(
+                request_id=new_request_id(),
+                catalogue_item=CARD_PIN.catalogue_item,
+                catalogue_item_version=CARD_PIN.catalogue_item_version,
+                pan=pan,
+                pin=pin,
+            )
+        )
+
+    async def change_pin(
+        self,
+        pan: str,
+        *,
+        current_pin: cryptography_pb2.EncryptedPin,
+        new_pin: cryptography_pb2.EncryptedPin,
+    ) -> cryptography_pb2.ChangePinResponse:
+        """Changes a PIN; the present one counts as in ``verify_pin``.
+
+        Raises:
+            OneCardCallError: no answer.
+        """
+        return await self._client.change_pin(
+            cryptography_pb2.ChangePinRequest(
+                request_id=new_request_id(),
+                catalogue_item=CARD_PIN.catalogue_item,
+                catalogue_item_version=CARD_PIN.catalogue_item_version,
+                pan=pan,
+                current_pin=current_pin,
+                new_pin=new_pin,
+            )
+        )
+
+    async def unblock_pin(self, card: common_pb2.CardReference) -> cryptography_pb2.UnblockPinResponse:
+        """Lets a PIN be tried again, after the bank made sure of the holder.
+
+        Raises:
+            OneCardCallError: no answer.
+        """
+        return await self._client.unblock_pin(
+            cryptography_pb2.UnblockPinRequest(
+                request_id=new_request_id(),
+                catalogue_item=CARD_PIN.catalogue_item,
+                catalogue_item_version=CARD_PIN.catalogue_item_version,
+                card=card,
             )
         )

@@ -11,9 +11,11 @@ from typing import NoReturn, SupportsIndex
 from onecard.v1 import card_authentication_pb2, common_pb2
 
 from crypto.cryptogram import ARQC_SIZE, ATC_MAX, TransactionData, generate_arpc_method_1, generate_arqc
-from crypto.diversification import derive_pboc_session_key
+from crypto.diversification import SessionMethod, derive_pboc_session_key
 from crypto.internal_authentication import generate_response
+from crypto.issuer_script import IssuerScript, ScriptCommand, ScriptContext, open_issuer_script
 from crypto.key_store.checks import CardKeys
+from crypto.keys import Key
 
 COUNTRY_CODE = "156"
 CURRENCY_CODE = "156"
@@ -43,12 +45,23 @@ class VirtualChipCard:
         psn: two digits.
         identification_code: 32 hexadecimal digits.
         atc: transactions made so far.
+        script_keys: card keys for issuer scripts, ``UDK_SMI`` and ``UDK_SMC``; a card without takes none.
     """
 
-    __slots__ = ("_keys", "atc", "identification_code", "pan", "psn")
+    __slots__ = ("_keys", "_script_keys", "atc", "identification_code", "pan", "psn")
 
-    def __init__(self, *, keys: CardKeys, pan: str, psn: str, identification_code: str, atc: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        keys: CardKeys,
+        pan: str,
+        psn: str,
+        identification_code: str,
+        atc: int = 0,
+        script_keys: tuple[Key, Key] | None = None,
+    ) -> None:
         self._keys = keys
+        self._script_keys = script_keys
         self.pan = pan
         self.psn = psn
         self.identification_code = identification_code
@@ -140,3 +153,19 @@ class VirtualChipCard:
         )
         if not hmac.compare_digest(expected, arpc):
             raise IssuerNotGenuineError("the answer is not the issuer's")
+
+    def take_script(self, command: bytes, *, cryptogram: common_pb2.ChipCryptogram) -> ScriptCommand:
+        """Takes an issuer's command, if it is for this card and this transaction.
+
+        Args:
+            command: the whole command.
+            cryptogram: the one this card made for the transaction.
+        Raises:
+            IssuerNotGenuineError: this card takes no scripts.
+            MacInvalidError: not the issuer's, not for this card, or not for this transaction.
+        """
+        if self._script_keys is None:
+            raise IssuerNotGenuineError("this card holds no keys for scripts")
+        context = ScriptContext(method=SessionMethod.PBOC, atc=cryptogram.atc, arqc=cryptogram.arqc)
+        udk_smi, udk_smc = self._script_keys
+        return open_issuer_script(IssuerScript(command), context, udk_smi=udk_smi, udk_smc=udk_smc).command

@@ -9,35 +9,58 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import grpc
-from onecard.v1 import authorization_pb2 as pb
+from onecard.v1 import authorization_pb2, cryptography_pb2
 
 from clients.channel import OneCardChannel
 from clients.errors import OneCardCallError, call_error
 from clients.stream_status import StreamCall
 
-PATH = "/onecard.v1.AuthorizationService/AuthorizeStream"
 # The core works on so many frames of one stream at once; more would wait in its socket.
 FRAMES_IN_FLIGHT_MAX = 8
 
 
-class FramePipeline:
+Request = TypeVar(
+    "Request", authorization_pb2.AuthorizeStreamRequest, cryptography_pb2.CryptographyStreamRequest
+)
+Response = TypeVar(
+    "Response", authorization_pb2.AuthorizeStreamResponse, cryptography_pb2.CryptographyStreamResponse
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRpc(Generic[Request, Response]):
+    """Path and message types of a streaming RPC of frames."""
+
+    path: str
+    request_type: type[Request]
+    response_type: type[Response]
+
+
+class FramePipeline(Generic[Request, Response]):
     """Sends frames and yields their answers in the same order. For one run."""
 
-    def __init__(self, channel: OneCardChannel, *, in_flight_max: int = FRAMES_IN_FLIGHT_MAX) -> None:
+    def __init__(
+        self,
+        channel: OneCardChannel,
+        rpc: StreamRpc[Request, Response],
+        *,
+        in_flight_max: int = FRAMES_IN_FLIGHT_MAX,
+    ) -> None:
         if in_flight_max < 1:
             raise ValueError("at least one frame is on its way")
         self._channel = channel
-        self._unanswered: deque[pb.AuthorizeStreamRequest] = deque()
+        self._rpc: StreamRpc[Request, Response] = rpc
+        self._unanswered: deque[Request] = deque()
         self._places = asyncio.Semaphore(in_flight_max)
-        self._source: asyncio.Queue[pb.AuthorizeStreamRequest | Exception | None] = asyncio.Queue(1)
+        self._source: asyncio.Queue[Request | Exception | None] = asyncio.Queue(1)
         self._source_failure: Exception | None = None
         self._exhausted = False
 
-    async def run(
-        self, frames: AsyncIterable[pb.AuthorizeStreamRequest]
-    ) -> AsyncGenerator[pb.AuthorizeStreamResponse, None]:
+    async def run(self, frames: AsyncIterable[Request]) -> AsyncGenerator[Response, None]:
         """Yields one answer per frame.
 
         Raises:
@@ -66,7 +89,7 @@ class FramePipeline:
         finally:
             pump.cancel()
 
-    async def _pump(self, frames: AsyncIterable[pb.AuthorizeStreamRequest]) -> None:
+    async def _pump(self, frames: AsyncIterable[Request]) -> None:
         try:
             async for frame in frames:
                 await self._source.put(frame)
@@ -75,9 +98,9 @@ class FramePipeline:
         else:
             await self._source.put(None)
 
-    async def _one_stream(self) -> AsyncGenerator[pb.AuthorizeStreamResponse, None]:
+    async def _one_stream(self) -> AsyncGenerator[Response, None]:
         """Opens a stream, sends again what has no answer, then goes on with the source until it ends."""
-        async with self._channel.stream(PATH) as call:
+        async with self._channel.stream(self._rpc.path) as call:
             sent: asyncio.Queue[bool] = asyncio.Queue()
             writer = asyncio.create_task(self._write(call, sent))
             try:
@@ -113,18 +136,18 @@ class FramePipeline:
         finally:
             sent.put_nowait(False)
 
-    async def _take(self) -> pb.AuthorizeStreamRequest | None:
+    async def _take(self) -> Request | None:
         try:
             taken = await self._source.get()
         except asyncio.CancelledError:
             self._places.release()
             raise
-        if isinstance(taken, pb.AuthorizeStreamRequest):
+        if isinstance(taken, self._rpc.request_type):
             return taken
         self._exhausted, self._source_failure = True, taken
         return None
 
-    async def _read(self, call: StreamCall) -> pb.AuthorizeStreamResponse:
+    async def _read(self, call: StreamCall) -> Response:
         try:
             raw = await asyncio.wait_for(call.read(), self._channel.deadline_s)
         except TimeoutError:
@@ -135,7 +158,7 @@ class FramePipeline:
             raise call_error(
                 grpc.StatusCode.UNAVAILABLE, message="the stream ended before every frame was answered"
             )
-        answer = pb.AuthorizeStreamResponse.FromString(raw)
+        answer = self._rpc.response_type.FromString(raw)
         frame = self._unanswered.popleft()
         assert answer.frame_id == frame.frame_id, "answers keep the order of the frames"
         self._places.release()

@@ -14,6 +14,7 @@ class Purpose:
 CARD_APPLICATION = Purpose("card.apply")
 CARD_LOSS = Purpose("card.loss")
 CARD_STATUS = Purpose("card.status")
+CARD_PIN = Purpose("card.pin")
 CARD_CODE = Purpose("card.code")
 COUNTER_IDENTITY = Purpose("identity.counter")
 MEDICAL_VISIT = Purpose("medical.visit")

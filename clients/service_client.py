@@ -7,10 +7,17 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import TypeVar
 
 from google.protobuf.message import Message
-from onecard.v1 import authorization_pb2, card_authentication_pb2, cards_pb2, identity_pb2
+from onecard.v1 import (
+    authorization_pb2,
+    card_authentication_pb2,
+    cards_pb2,
+    cryptography_pb2,
+    identity_pb2,
+    keys_pb2,
+)
 
 from clients.channel import OneCardChannel, UnaryRpc
-from clients.frames import FRAMES_IN_FLIGHT_MAX, FramePipeline
+from clients.frames import FRAMES_IN_FLIGHT_MAX, FramePipeline, StreamRpc
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -59,6 +66,94 @@ GET_CARD_STATUS = _rpc(
 REPORT_LOSS = _rpc("CardService", "ReportLoss", cards_pb2.ReportLossRequest, cards_pb2.ReportLossResponse)
 LIFT_LOSS = _rpc("CardService", "LiftLoss", cards_pb2.LiftLossRequest, cards_pb2.LiftLossResponse)
 
+VERIFY_ARQC = _rpc(
+    "CryptographyService",
+    "VerifyArqc",
+    cryptography_pb2.VerifyArqcRequest,
+    cryptography_pb2.VerifyArqcResponse,
+)
+VERIFY_PIN = _rpc(
+    "CryptographyService", "VerifyPin", cryptography_pb2.VerifyPinRequest, cryptography_pb2.VerifyPinResponse
+)
+CHANGE_PIN = _rpc(
+    "CryptographyService", "ChangePin", cryptography_pb2.ChangePinRequest, cryptography_pb2.ChangePinResponse
+)
+UNBLOCK_PIN = _rpc(
+    "CryptographyService",
+    "UnblockPin",
+    cryptography_pb2.UnblockPinRequest,
+    cryptography_pb2.UnblockPinResponse,
+)
+ISSUE_PIN = _rpc(
+    "CryptographyService", "IssuePin", cryptography_pb2.IssuePinRequest, cryptography_pb2.IssuePinResponse
+)
+TRANSLATE_PIN = _rpc(
+    "CryptographyService",
+    "TranslatePin",
+    cryptography_pb2.TranslatePinRequest,
+    cryptography_pb2.TranslatePinResponse,
+)
+GENERATE_MAC = _rpc(
+    "CryptographyService",
+    "GenerateMac",
+    cryptography_pb2.GenerateMacRequest,
+    cryptography_pb2.GenerateMacResponse,
+)
+VERIFY_MAC = _rpc(
+    "CryptographyService", "VerifyMac", cryptography_pb2.VerifyMacRequest, cryptography_pb2.VerifyMacResponse
+)
+GENERATE_CARD_VERIFICATION = _rpc(
+    "CryptographyService",
+    "GenerateCardVerification",
+    cryptography_pb2.GenerateCardVerificationRequest,
+    cryptography_pb2.GenerateCardVerificationResponse,
+)
+VERIFY_CARD_VERIFICATION = _rpc(
+    "CryptographyService",
+    "VerifyCardVerification",
+    cryptography_pb2.VerifyCardVerificationRequest,
+    cryptography_pb2.VerifyCardVerificationResponse,
+)
+GENERATE_ISSUER_SCRIPT = _rpc(
+    "CryptographyService",
+    "GenerateIssuerScript",
+    cryptography_pb2.GenerateIssuerScriptRequest,
+    cryptography_pb2.GenerateIssuerScriptResponse,
+)
+LIST_KEYS = _rpc("KeyService", "ListKeys", keys_pb2.ListKeysRequest, keys_pb2.ListKeysResponse)
+PROPOSE_KEY_CHANGE = _rpc(
+    "KeyService", "ProposeKeyChange", keys_pb2.ProposeKeyChangeRequest, keys_pb2.ProposeKeyChangeResponse
+)
+SUBMIT_KEY_COMPONENT = _rpc(
+    "KeyService",
+    "SubmitKeyComponent",
+    keys_pb2.SubmitKeyComponentRequest,
+    keys_pb2.SubmitKeyComponentResponse,
+)
+APPROVE_KEY_CHANGE = _rpc(
+    "KeyService", "ApproveKeyChange", keys_pb2.ApproveKeyChangeRequest, keys_pb2.ApproveKeyChangeResponse
+)
+REJECT_KEY_CHANGE = _rpc(
+    "KeyService", "RejectKeyChange", keys_pb2.RejectKeyChangeRequest, keys_pb2.RejectKeyChangeResponse
+)
+LIST_KEY_CHANGES = _rpc(
+    "KeyService", "ListKeyChanges", keys_pb2.ListKeyChangesRequest, keys_pb2.ListKeyChangesResponse
+)
+LIST_KEY_AUDIT = _rpc(
+    "KeyService", "ListKeyAudit", keys_pb2.ListKeyAuditRequest, keys_pb2.ListKeyAuditResponse
+)
+EXPLAIN_ARQC = _rpc("KeyService", "ExplainArqc", keys_pb2.ExplainArqcRequest, keys_pb2.ExplainArqcResponse)
+AUTHORIZE_STREAM = StreamRpc(
+    "/onecard.v1.AuthorizationService/AuthorizeStream",
+    authorization_pb2.AuthorizeStreamRequest,
+    authorization_pb2.AuthorizeStreamResponse,
+)
+CRYPTOGRAPHY_STREAM = StreamRpc(
+    "/onecard.v1.CryptographyService/CryptographyStream",
+    cryptography_pb2.CryptographyStreamRequest,
+    cryptography_pb2.CryptographyStreamResponse,
+)
+
 
 class OneCardClient:
     """Every RPC of the core over one channel. Each method raises ``OneCardCallError`` when there is no answer."""
@@ -82,7 +177,7 @@ class OneCardClient:
 
         A stream that breaks is opened anew, and the frames without an answer are sent again as they were.
         """
-        return FramePipeline(self.channel, in_flight_max=in_flight_max).run(frames)
+        return FramePipeline(self.channel, AUTHORIZE_STREAM, in_flight_max=in_flight_max).run(frames)
 
     async def create_challenge(
         self, request: card_authentication_pb2.CreateChallengeRequest
@@ -125,3 +220,118 @@ class OneCardClient:
     async def lift_loss(self, request: cards_pb2.LiftLossRequest) -> cards_pb2.LiftLossResponse:
         """Lifts a loss report."""
         return await self.channel.unary(LIFT_LOSS, request)
+
+    async def verify_arqc(
+        self, request: cryptography_pb2.VerifyArqcRequest
+    ) -> cryptography_pb2.VerifyArqcResponse:
+        """Checks a cryptogram under the caller's issuer master key and answers it."""
+        return await self.channel.unary(VERIFY_ARQC, request)
+
+    async def verify_pin(
+        self, request: cryptography_pb2.VerifyPinRequest
+    ) -> cryptography_pb2.VerifyPinResponse:
+        """Checks a card's PIN; a wrong one is an answer and counts."""
+        return await self.channel.unary(VERIFY_PIN, request)
+
+    async def change_pin(
+        self, request: cryptography_pb2.ChangePinRequest
+    ) -> cryptography_pb2.ChangePinResponse:
+        """Changes a card's PIN."""
+        return await self.channel.unary(CHANGE_PIN, request)
+
+    async def unblock_pin(
+        self, request: cryptography_pb2.UnblockPinRequest
+    ) -> cryptography_pb2.UnblockPinResponse:
+        """Sets the counter of wrong PINs back."""
+        return await self.channel.unary(UNBLOCK_PIN, request)
+
+    async def issue_pin(self, request: cryptography_pb2.IssuePinRequest) -> cryptography_pb2.IssuePinResponse:
+        """Gives a card a random PIN, told as an encrypted block."""
+        return await self.channel.unary(ISSUE_PIN, request)
+
+    async def translate_pin(
+        self, request: cryptography_pb2.TranslatePinRequest
+    ) -> cryptography_pb2.TranslatePinResponse:
+        """Moves a PIN to another key and format."""
+        return await self.channel.unary(TRANSLATE_PIN, request)
+
+    async def generate_mac(
+        self, request: cryptography_pb2.GenerateMacRequest
+    ) -> cryptography_pb2.GenerateMacResponse:
+        """Computes a message authentication code."""
+        return await self.channel.unary(GENERATE_MAC, request)
+
+    async def verify_mac(
+        self, request: cryptography_pb2.VerifyMacRequest
+    ) -> cryptography_pb2.VerifyMacResponse:
+        """Checks a message authentication code."""
+        return await self.channel.unary(VERIFY_MAC, request)
+
+    async def generate_card_verification(
+        self, request: cryptography_pb2.GenerateCardVerificationRequest
+    ) -> cryptography_pb2.GenerateCardVerificationResponse:
+        """Computes CVV, iCVV or CVV2."""
+        return await self.channel.unary(GENERATE_CARD_VERIFICATION, request)
+
+    async def verify_card_verification(
+        self, request: cryptography_pb2.VerifyCardVerificationRequest
+    ) -> cryptography_pb2.VerifyCardVerificationResponse:
+        """Checks CVV, iCVV or CVV2."""
+        return await self.channel.unary(VERIFY_CARD_VERIFICATION, request)
+
+    async def generate_issuer_script(
+        self, request: cryptography_pb2.GenerateIssuerScriptRequest
+    ) -> cryptography_pb2.GenerateIssuerScriptResponse:
+        """Makes a command that changes a chip."""
+        return await self.channel.unary(GENERATE_ISSUER_SCRIPT, request)
+
+    def cryptography_stream(
+        self,
+        frames: AsyncIterable[cryptography_pb2.CryptographyStreamRequest],
+        *,
+        in_flight_max: int = FRAMES_IN_FLIGHT_MAX,
+    ) -> AsyncIterator[cryptography_pb2.CryptographyStreamResponse]:
+        """Does frames of cryptographic operations; as ``authorize_stream``."""
+        return FramePipeline(self.channel, CRYPTOGRAPHY_STREAM, in_flight_max=in_flight_max).run(frames)
+
+    async def list_keys(self, request: keys_pb2.ListKeysRequest) -> keys_pb2.ListKeysResponse:
+        """Lists all keys."""
+        return await self.channel.unary(LIST_KEYS, request)
+
+    async def propose_key_change(
+        self, request: keys_pb2.ProposeKeyChangeRequest
+    ) -> keys_pb2.ProposeKeyChangeResponse:
+        """Proposes a change of keys; another operator approves it."""
+        return await self.channel.unary(PROPOSE_KEY_CHANGE, request)
+
+    async def submit_key_component(
+        self, request: keys_pb2.SubmitKeyComponentRequest
+    ) -> keys_pb2.SubmitKeyComponentResponse:
+        """Brings one component of a key."""
+        return await self.channel.unary(SUBMIT_KEY_COMPONENT, request)
+
+    async def approve_key_change(
+        self, request: keys_pb2.ApproveKeyChangeRequest
+    ) -> keys_pb2.ApproveKeyChangeResponse:
+        """Approves a change of keys and carries it out."""
+        return await self.channel.unary(APPROVE_KEY_CHANGE, request)
+
+    async def reject_key_change(
+        self, request: keys_pb2.RejectKeyChangeRequest
+    ) -> keys_pb2.RejectKeyChangeResponse:
+        """Rejects or withdraws a change of keys."""
+        return await self.channel.unary(REJECT_KEY_CHANGE, request)
+
+    async def list_key_changes(
+        self, request: keys_pb2.ListKeyChangesRequest
+    ) -> keys_pb2.ListKeyChangesResponse:
+        """Lists changes of keys, the latest first."""
+        return await self.channel.unary(LIST_KEY_CHANGES, request)
+
+    async def list_key_audit(self, request: keys_pb2.ListKeyAuditRequest) -> keys_pb2.ListKeyAuditResponse:
+        """Lists the audit of keys, the latest first."""
+        return await self.channel.unary(LIST_KEY_AUDIT, request)
+
+    async def explain_arqc(self, request: keys_pb2.ExplainArqcRequest) -> keys_pb2.ExplainArqcResponse:
+        """Tells why a cryptogram was wrong."""
+        return await self.channel.unary(EXPLAIN_ARQC, request)

@@ -22,13 +22,16 @@ from onecard.v1 import (
     card_authentication_pb2_grpc,
     cards_pb2,
     cards_pb2_grpc,
+    cryptography_pb2,
+    cryptography_pb2_grpc,
     identity_pb2,
     identity_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
 )
 
-from crypto.errors import KeyStoreError, SelfTestError
-from crypto.key_store import KeyStore
-from crypto.key_store.software import SoftwareKeyStore
+from crypto.errors import SelfTestError
+from crypto.key_store.listed_store import ListedKeyStore
 from crypto.self_test import run_self_test
 from server import telemetry
 from server.authorization.servicer import AuthorizationServicer
@@ -36,6 +39,7 @@ from server.card_authentication.servicer import CardAuthenticationServicer
 from server.cards.directory import CardDirectory
 from server.cards.servicer import CardServicer
 from server.catalogue.service import Catalogue
+from server.cryptography.servicer import CryptographyServicer
 from server.database.pool import HotPathConnection, open_pool
 from server.database.reader import PeriodicReader
 from server.edge.access_line import AccessLines
@@ -50,6 +54,12 @@ from server.engine.lane import LaneSettings
 from server.engine.operation import Operation, OperationKind
 from server.errors import ConfigurationError, OneCardError
 from server.identity.servicer import IdentityServicer
+from server.key_calls import KeyCalls
+from server.key_stores import open_store
+from server.keys.execution import AdministeredKeys
+from server.keys.reading import KeyReading
+from server.keys.service import KeyChanges
+from server.keys.servicer import KeyServicer
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,7 +70,9 @@ SERVICES = {
         (authorization_pb2, "AuthorizationService"),
         (card_authentication_pb2, "CardAuthenticationService"),
         (cards_pb2, "CardService"),
+        (cryptography_pb2, "CryptographyService"),
         (identity_pb2, "IdentityService"),
+        (keys_pb2, "KeyService"),
     )
 }
 # Between telling health and refusing calls: balancers look at health once a second or more rarely.
@@ -87,8 +99,15 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     lines = AccessLines(enabled=settings.log_level in {"debug", "info"})
     engine = build_engine(settings, worker_index=worker_index)
     server, health_servicer = build_server(settings)
+    keys = KeyCalls(key_store)
+    administered_keys = AdministeredKeys(key_store, keys)
+    readers.append(PeriodicReader("keys", administered_keys.refresh))
     gate = Gate(server, registry, Admission(in_flight_max=settings.in_flight_max), lines)
-    add_servicers(gate, settings, engine=engine, registry=registry, catalogue=catalogue, key_store=key_store)
+    add_servicers(gate, settings, engine=engine, registry=registry, catalogue=catalogue, keys=keys)
+    keys_pb2_grpc.add_KeyServiceServicer_to_server(
+        KeyServicer(changes=KeyChanges(pool, administered_keys), reading=KeyReading(pool, administered_keys)),
+        cast("grpc.aio.Server", gate),
+    )
 
     for reader in readers:
         await reader.start()
@@ -111,10 +130,11 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     for reader in readers:
         await reader.stop()
     await lines.stop()
+    keys.close()
     await pool.close()
 
 
-def open_key_store(settings: Settings) -> KeyStore:
+def open_key_store(settings: Settings) -> ListedKeyStore:
     """The key store, after the known answers came out right.
 
     Raises:
@@ -122,9 +142,9 @@ def open_key_store(settings: Settings) -> KeyStore:
     """
     try:
         run_self_test()
-        return SoftwareKeyStore.open(settings.keys_dir)
-    except (SelfTestError, KeyStoreError) as error:
+    except SelfTestError as error:
         raise ConfigurationError(f"key store: {error}") from None
+    return open_store(settings)
 
 
 def build_engine(settings: Settings, *, worker_index: int) -> GroupCommit:
@@ -178,12 +198,13 @@ def add_servicers(
     engine: GroupCommit,
     registry: ParticipantRegistry,
     catalogue: Catalogue,
-    key_store: KeyStore,
+    keys: KeyCalls,
 ) -> None:
     """Builds every capability on the same engine and keys, each behind the gate."""
     # Generated code asks of a server no more than the gate has.
     server = cast("grpc.aio.Server", gate)
     _require_policies()
+    key_store = keys.store
     blind_index = key_store.blind_index(key_store.active("blind-index"))
     challenges = key_store.challenges(key_store.active("challenge"))
     intake = Intake(
@@ -199,7 +220,7 @@ def add_servicers(
     shared: dict[str, Any] = {
         "engine": engine,
         "intake": intake,
-        "key_store": key_store,
+        "keys": keys,
         "blind_index": blind_index,
     }
     authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
@@ -223,10 +244,14 @@ def add_servicers(
         ),
         server,
     )
+    sealer = key_store.sealer(key_store.active("sealing"))
+    cryptography_pb2_grpc.add_CryptographyServiceServicer_to_server(
+        CryptographyServicer(**shared, sealer=sealer, renew=gate.renew, today=today), server
+    )
     cards_pb2_grpc.add_CardServiceServicer_to_server(
         CardServicer(
             **shared,
-            sealer=key_store.sealer(key_store.active("sealing")),
+            sealer=sealer,
             identification_codes=key_store.identification_codes(key_store.active("identification-code")),
             today=today,
             shards=settings.shards,

@@ -18,7 +18,7 @@ from server.settings import click_options, settings_from_flags, socket_dsn
 EXIT_CONFIGURATION = 2
 EXIT_FAILED = 1
 PARTICIPANT_KINDS = ("bank", "agency", "terminal_operator", "operator")
-GRANT_KINDS = ("rpc_class", "region", "catalogue_item")
+GRANT_KINDS = ("rpc_class", "region", "catalogue_item", "key")
 
 Result = TypeVar("Result")
 
@@ -121,7 +121,7 @@ def add_participant(participant_id: str, name: str, kind: str, data_dir: Path, d
 def grant(
     participant_id: str, grant_kind: str, grant_values: tuple[str, ...], data_dir: Path, dsn: str | None
 ) -> None:
-    """Grant RPC classes, regions or catalogue items; * grants all of a kind."""
+    """Grant RPC classes, regions, catalogue items or keys; * grants all of a kind."""
     from server.edge.admission import RPC_CLASSES
 
     if grant_kind == "rpc_class" and (unknown := set(grant_values) - RPC_CLASSES - {"*"}):
@@ -193,6 +193,17 @@ def bench(arguments: tuple[str, ...]) -> None:
     import importlib
 
     importlib.import_module("benchmarks.cli").main(list(arguments))
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def keys(arguments: tuple[str, ...]) -> None:
+    """Administer keys, always by two operators; 'onecard keys --help' lists the commands."""
+    import importlib
+
+    importlib.import_module("clients.key_commands").main(list(arguments), prog_name="onecard keys")
 
 
 def _statement(data_dir: Path, dsn: str | None, name: str, *arguments: Any) -> list[Any]:

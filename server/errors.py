@@ -44,8 +44,8 @@ class ConfigurationError(OneCardError):
 class MalformedFieldError(OneCardError):
     """A field breaks its documented bounds; ``rule`` says which, never the value."""
 
-    def __init__(self, field: str, rule: str) -> None:
-        super().__init__("MALFORMED_FIELD", f"{field}: {rule}", field=field)
+    def __init__(self, field: str, rule: str, *, reason: str = "MALFORMED_FIELD") -> None:
+        super().__init__(reason, f"{field}: {rule}", field=field)
 
 
 class UnauthenticatedError(OneCardError):

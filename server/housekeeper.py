@@ -19,6 +19,10 @@ from server import telemetry
 from server.database import pool as database_pool
 from server.database.statements import load
 from server.errors import DatabaseUnavailableError
+from server.key_calls import KeyCalls
+from server.key_stores import open_store
+from server.keys import upkeep
+from server.keys.execution import AdministeredKeys
 from server.settings import Settings
 from server.workers import run_child
 
@@ -67,6 +71,28 @@ JOBS: tuple[Job, ...] = (
     Job("create_partitions", 3_600, create_partitions),
     Job("delete_expired_spent_tokens", 30, delete_expired_spent_tokens),
 )
+
+
+def key_jobs(settings: Settings) -> tuple[Job, ...]:
+    """The jobs that need the key store; it is opened at their first run, so that its absence stops no other job."""
+    opened: list[AdministeredKeys] = []
+
+    def keys() -> AdministeredKeys:
+        if not opened:
+            key_store = open_store(settings)
+            opened.append(AdministeredKeys(key_store, KeyCalls(key_store)))
+        return opened[0]
+
+    async def expire_proposals(pool: "asyncpg.Pool[Any]") -> None:
+        await upkeep.expire_proposals(pool, keys())
+
+    async def destroy_due_keys(pool: "asyncpg.Pool[Any]") -> None:
+        await upkeep.destroy_due_keys(pool, keys())
+
+    return (
+        Job("expire_key_proposals", 60, expire_proposals),
+        Job("destroy_due_keys", 60, destroy_due_keys),
+    )
 
 
 async def run_jobs(pool: "asyncpg.Pool[Any]", jobs: tuple[Job, ...]) -> None:
@@ -145,7 +171,7 @@ async def run(settings: Settings, _index: int, ready: Callable[[], None]) -> Non
     """The housekeeper process: works until SIGTERM; a job cut off is rolled back and runs again."""
     asked_to_stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
-    work = asyncio.create_task(keep_house(settings))
+    work = asyncio.create_task(keep_house(settings, JOBS + key_jobs(settings)))
     ready()
     await asked_to_stop.wait()
     work.cancel()

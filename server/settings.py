@@ -23,6 +23,10 @@ import click
 from server.errors import ConfigurationError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+KEY_STORES = ("software", "pkcs11")
+PKCS11_MODES = ("batch", "strict")
+# PKCS#11 numbers of slots, mechanisms and key types have 32 bits everywhere.
+NUMBER_MAX = 0xFFFF_FFFF
 LAW_LOGS = "the law keeps network logs for at least 180 days"
 LAW_ACCESS = "the law keeps records of access to personal data for at least 3 years"
 LAW_REPLAY = "a request id is answered from its stored outcome for at least 72 hours"
@@ -110,6 +114,43 @@ class Settings:
     tls_key: Path | None = _setting(None, "PEM file of the server's private key.")
     tls_client_ca: Path | None = _setting(None, "PEM file of the authorities that issue client certificates.")
     key_store_dir: Path | None = _setting(None, "Directory of the key store; default: DATA_DIR/keys.")
+    key_store: str = _setting(
+        "software", "Where keys are: in files, or in a PKCS#11 token.", choices=KEY_STORES
+    )
+    key_store_timeout_ms: int = _setting(
+        500, "Longest wait for one call into the token.", minimum=10, maximum=60_000
+    )
+    pkcs11_module: Path | None = _setting(None, "PKCS#11 module (.so) of the token.")
+    pkcs11_token_label: str = _setting("onecard", "Label of the token, unless a slot is given.")
+    pkcs11_slot: int = _setting(
+        -1, "Number of the token's slot; -1 finds it by its label.", minimum=-1, maximum=NUMBER_MAX
+    )
+    pkcs11_pin_file: Path | None = _setting(
+        None, "File with the token user's PIN, readable by its owner only."
+    )
+    pkcs11_mode: str = _setting(
+        "batch",
+        "batch: card keys of a batch leave the token for one check; strict: AES and 3DES card keys never do.",
+        choices=PKCS11_MODES,
+    )
+    pkcs11_sm4_mechanism: int = _setting(
+        0, "Vendor's number of SM4 in ECB; 0: the token has no SM4.", minimum=0, maximum=NUMBER_MAX
+    )
+    pkcs11_sm4_key_type: int = _setting(
+        0, "Vendor's number of SM4 keys; goes with the mechanism.", minimum=0, maximum=NUMBER_MAX
+    )
+    pkcs11_tdes_derive_mechanism: int = _setting(
+        0x1102,
+        "Derivation by 3DES in ECB; default: CKM_DES3_ECB_ENCRYPT_DATA.",
+        minimum=1,
+        maximum=NUMBER_MAX,
+    )
+    pkcs11_aes_derive_mechanism: int = _setting(
+        0x1104,
+        "Derivation by AES in ECB; default: CKM_AES_ECB_ENCRYPT_DATA.",
+        minimum=1,
+        maximum=NUMBER_MAX,
+    )
     log_level: str = _setting("info", "Least severe log line written.", choices=LOG_LEVELS)
     time_zone: str = _setting("Asia/Shanghai", "Time zone of the business day.")
     business_day_cutoff: str = _setting("23:00", "Local time (HH:MM) at which the next business day begins.")
@@ -139,6 +180,7 @@ class Settings:
             _check_bounds(field, getattr(self, field.name))
         _check_business_day(self)
         _check_tls(self)
+        _check_key_store(self)
 
     @property
     def embedded(self) -> bool:
@@ -217,6 +259,18 @@ def _check_tls(settings: Settings) -> None:
         )
 
 
+def _check_key_store(settings: Settings) -> None:
+    if settings.key_store != "pkcs11":
+        return
+    for name in ("pkcs11_module", "pkcs11_pin_file"):
+        if getattr(settings, name) is None:
+            raise ConfigurationError(f"key_store pkcs11 needs {name}")
+    if bool(settings.pkcs11_sm4_mechanism) != bool(settings.pkcs11_sm4_key_type):
+        raise ConfigurationError(
+            "pkcs11_sm4_mechanism and pkcs11_sm4_key_type go together: give both or none"
+        )
+
+
 def socket_dsn(socket_dir: Path, *, user: str = "onecard", database: str = "onecard") -> str:
     """The address of an embedded server; peer authentication, so there is no password in it."""
     return f"postgresql:///{database}?host={quote(str(socket_dir), safe='')}&port=5432&user={user}"
@@ -234,9 +288,14 @@ def masked_dsn(dsn: str) -> str:
 
 
 class _BoundedInteger(click.IntRange):
-    """Shows the bounds in ``--help``; Settings refuses, in one line that is the same for every source."""
+    """Shows the bounds in ``--help``; Settings refuses, in one line that is the same for every source.
+
+    Numbers of PKCS#11 vendors are written in hexadecimal, 0x80000101.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and re.fullmatch(r"0x[0-9A-Fa-f]+", value):
+            return int(value, 16)
         return click.INT.convert(value, param, ctx)
 
 

@@ -14,13 +14,12 @@ import sys
 import time
 from collections import Counter
 
-from crypto.errors import KeyStoreError, KeyStoreExistsError
-from crypto.key_store.software import SoftwareKeyStore
 from server import run_files
 from server.database import migrate, pool, statements
 from server.database.embedded import EmbeddedPostgres
 from server.development_ca import ensure_server_certificate
 from server.errors import ConfigurationError
+from server.key_stores import ensure_development_store
 from server.metrics_page import MetricsPage, prepare_directory
 from server.settings import Settings
 from server.workers import PAUSE_MAX_S, PAUSE_MIN_S, Child
@@ -112,12 +111,7 @@ class Supervisor:
         """Keys and certificates that nobody had to provide; with a DSN both are the operator's."""
         if not self._settings.embedded:
             return
-        try:
-            SoftwareKeyStore.create(self._settings.keys_dir)
-        except KeyStoreExistsError:
-            pass  # opened by the workers; only create knows whether an earlier creation was finished
-        except (KeyStoreError, OSError) as error:
-            raise ConfigurationError(f"key store {self._settings.keys_dir}: {error}") from None
+        ensure_development_store(self._settings)
         if self._settings.tls_certificate is None:
             files = ensure_server_certificate(self._data_dir, host=self._settings.host)
             self._settings = dataclasses.replace(

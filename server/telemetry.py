@@ -29,6 +29,11 @@ QUEUE_OPERATIONS = Gauge(
     "onecard_queue_operations", "Operations waiting for a batch, all workers.", multiprocess_mode="livesum"
 )
 REFUSALS = Counter("onecard_refusals", "Calls refused before a decision, by reason.", ["reason"])
+CRYPTOGRAPHY = Counter(
+    "onecard_cryptographic_operations",
+    "Operations of CryptographyService that keep nothing, by outcome.",
+    ["operation", "outcome"],
+)
 HOUSEKEEPING_JOBS = Counter(
     "onecard_housekeeping_jobs", "Runs of housekeeping jobs, by outcome.", ["job", "outcome"]
 )
@@ -53,6 +58,11 @@ def decision_counter(operation: str, response_code: str) -> Counter:
 @cache
 def refusal_counter(reason: str) -> Counter:
     return REFUSALS.labels(reason)
+
+
+@cache
+def cryptography_counter(operation: str, outcome: str) -> Counter:
+    return CRYPTOGRAPHY.labels(operation, outcome)
 
 
 @cache

@@ -147,6 +147,14 @@ class Child:
         self._on_change()
 
 
+def settle_collector() -> None:
+    """Tells the garbage collector what a process that serves knows of its objects."""
+    gc.collect()
+    gc.freeze()  # what exists now lives as long as the process: no collection need look at it again
+    # Operations in flight are many and free of cycles: look for garbage rarely, and over all objects more rarely.
+    gc.set_threshold(50_000, 20, 100)
+
+
 ChildMain = Callable[[Settings, int, Callable[[], None]], Awaitable[None]]
 
 
@@ -168,10 +176,7 @@ def run_child(serve: ChildMain) -> None:
     fcntl.fcntl(pipe, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 
     def ready() -> None:
-        gc.collect()
-        gc.freeze()  # what exists now lives as long as the process: no collection need look at it again
-        # Operations in flight are many and free of cycles: look for garbage rarely, and over all objects more rarely.
-        gc.set_threshold(50_000, 20, 100)
+        settle_collector()
         os.write(pipe, READY)
         os.close(pipe)
 

@@ -13,16 +13,18 @@ from rich.console import Console
 from clients.bank import Bank
 from clients.channel import ClientCredentials, OneCardChannel
 from clients.chip_card import IssuerNotGenuineError
-from clients.demo import killed_worker
+from clients.demo import key_rotation, killed_worker
 from clients.demo.city_day import Callers, CityDay
 from clients.demo.core_process import (
     AGENCY,
     BANK,
+    OPERATORS,
     TERMINAL_OPERATOR,
     CoreError,
     DemoCore,
     demo_core,
 )
+from clients.demo.pin_day import PinDay
 from clients.demo.residents import Bureau, Resident, issue, numbers_of
 from clients.demo.scorecard import Scorecard
 from clients.errors import OneCardCallError
@@ -38,7 +40,7 @@ CHANNELS = 8
 WORKERS = 2
 SERVING_S_MAX = 20.0
 DAY_S_MAX = 120.0
-WIDTH = 136
+WIDTH = 152
 
 
 async def day(console: Console) -> bool:
@@ -72,26 +74,31 @@ async def connected(core: DemoCore) -> AsyncIterator[Callers]:
     """The participants' clients, each over its own connections and under its own certificate."""
     async with contextlib.AsyncExitStack() as stack:
         clients = []
-        for participant in (BANK, AGENCY, TERMINAL_OPERATOR):
+        for participant in (BANK, AGENCY, TERMINAL_OPERATOR, *OPERATORS):
             credentials = ClientCredentials.of_participant(core.data_dir, participant)
             channel = OneCardChannel(core.address, credentials, channels=CHANNELS)
             clients.append(OneCardClient(await stack.enter_async_context(channel)))
-        yield Callers(*clients)
+        bank, agency, terminals, first, second = clients
+        yield Callers(bank, agency, terminals, (first, second))
 
 
 async def _play(scorecard: Scorecard, core: DemoCore, callers: Callers) -> None:
     operator = Operator(callers.terminals.channel)
     await operator.wait_until_serving(timeout_s=SERVING_S_MAX)
     own = [name for name in await operator.services() if name.startswith("onecard.")]
-    scorecard.event("reflection", ", ".join(own), expected=4, got=len(own))
+    scorecard.event("reflection", ", ".join(own), expected=6, got=len(own))
     bank, bureau = Bank(callers.bank), Bureau(core.data_dir)
     cities: list[list[Resident]] = []
     for region in CITIES:
         cities.append(await issue(bank, bureau, numbers_of(region, count=RESIDENTS_PER_CITY)))
-    days = [CityDay(scorecard, callers, bank, holder=city[0], poor=city[1], loser=city[2]) for city in cities]
+    days = []
+    for number, (holder, poor, loser, *_) in enumerate(cities):
+        pins = PinDay(scorecard, callers.bank, bureau, pad=bureau.pin_pad(number), holder=holder)
+        days.append(CityDay(scorecard, callers, bank, holder=holder, poor=poor, loser=loser, pins=pins))
     await asyncio.gather(*(each.play() for each in days))
     shoppers = [resident for city in cities for resident in city[3:]]
     await _stream_frames(scorecard, callers, shoppers)
+    await key_rotation.play(scorecard, callers, shoppers[0])
     await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)
 
 

@@ -10,6 +10,7 @@ from onecard.v1 import card_authentication_pb2, cards_pb2, common_pb2, identity_
 from clients.agency import Agency
 from clients.bank import Bank
 from clients.chip_card import IssuerNotGenuineError
+from clients.demo.pin_day import PinDay
 from clients.demo.residents import OPENING_MINOR, Resident
 from clients.demo.scorecard import Scene, Scorecard, refusal_of
 from clients.errors import OneCardCallError
@@ -26,11 +27,12 @@ DECISION = pb.DecisionReason
 
 @dataclass(frozen=True)
 class Callers:
-    """The three participants, each with its own certificate and connections."""
+    """The participants, each with its own certificate and connections; two of them look after keys."""
 
     bank: OneCardClient
     agency: OneCardClient
     terminals: OneCardClient
+    operators: tuple[OneCardClient, OneCardClient]
 
 
 class CityDay:
@@ -42,6 +44,7 @@ class CityDay:
         holder: a resident whose card stays in use.
         poor: a resident who holds less than they want to spend.
         loser: a resident who loses their card.
+        pins: the PIN of the holder.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class CityDay:
         holder: Resident,
         poor: Resident,
         loser: Resident,
+        pins: PinDay,
     ) -> None:
         self._scorecard = scorecard
         self._callers = callers
@@ -60,6 +64,7 @@ class CityDay:
         self._holder = holder
         self._poor = poor
         self._loser = loser
+        self._pins = pins
         self._place = holder.region
         self._agency = Agency(callers.agency, terminal_id=f"A{self._place}")
         self._terminal = Terminal(
@@ -81,6 +86,8 @@ class CityDay:
             Scene.TAMPERED: self._tampered,
             Scene.CODE_USED: self._code_used,
             Scene.PURPOSE: self._purpose,
+            Scene.PIN: self._pins.play_pin,
+            Scene.SCRIPT: self._pins.play_script,
             Scene.LOSS: self._loss,
         }
         for scene, play in scenes.items():

@@ -25,6 +25,7 @@ LOG_LINES: Final = 5
 GRANTS_IN_FORCE_S: Final = 2.2
 
 BANK, AGENCY, TERMINAL_OPERATOR = "demo-bank", "demo-agency", "demo-terminals"
+OPERATORS: Final = ("demo-operator-a", "demo-operator-b")
 PARTICIPANTS: Final[dict[str, tuple[str, dict[str, tuple[str, ...]]]]] = {
     BANK: (
         "bank",
@@ -32,9 +33,12 @@ PARTICIPANTS: Final[dict[str, tuple[str, dict[str, tuple[str, ...]]]]] = {
             "rpc_class": (
                 *("authorization", "deposit", "card_issue"),
                 *("card_status", "card_loss", "card_code"),
+                *("issue_pin", "verify_pin", "change_pin", "unblock_pin"),
+                *("translate_pin", "generate_issuer_script"),
             ),
             "region": ("36",),
-            "catalogue_item": ("card.apply", "card.loss", "card.status", "card.code"),
+            "catalogue_item": ("card.apply", "card.loss", "card.status", "card.code", "card.pin"),
+            "key": ("zpk-sm4", "zpk-tdes", "bdk-sm4", "imk-ac-sm4", "imk-smi-sm4"),
         },
     ),
     AGENCY: (
@@ -46,6 +50,10 @@ PARTICIPANTS: Final[dict[str, tuple[str, dict[str, tuple[str, ...]]]]] = {
         },
     ),
     TERMINAL_OPERATOR: ("terminal_operator", {"rpc_class": ("authorization",), "region": ("36",)}),
+    **{
+        operator: ("operator", {"rpc_class": ("key_custodian", "key_view", "key_diagnosis")})
+        for operator in OPERATORS
+    },
 }
 
 
@@ -91,7 +99,7 @@ class DemoCore:
         return text
 
     async def add_participants(self) -> None:
-        """Adds the three callers with their certificates, and waits until every worker knows their grants."""
+        """Adds the callers with their certificates, and waits until every worker knows their grants."""
         await asyncio.gather(*(self._add(name, *entry) for name, entry in PARTICIPANTS.items()))
         await asyncio.sleep(GRANTS_IN_FORCE_S)
 

@@ -9,12 +9,19 @@ from onecard.v1 import common_pb2
 
 from clients.bank import Bank, CardApplication
 from clients.chip_card import VirtualChipCard
+from clients.pin_pad import PinPad
+from crypto.diversification import card_key_usage, udk_factor_a
+from crypto.dukpt_aes import derive_initial_key
 from crypto.identification_code import IdentificationCodes
 from crypto.key_store.software import SoftwareKeyStore
+from crypto.keys import Cipher, Key, KeyUsage
+from crypto.pin_block import PinBlockFormat, decrypt_pin_block
 from server.cards.synthetic import synthetic_card, synthetic_region
 
 OPENING_MINOR = 10_000_000
 IMK, SS_MASTER = "imk-ac-sm4", "ss-auth-sm4"
+IMK_SMI, IMK_SMC = "imk-smi-sm4", "imk-smc-sm4"
+MAILER_KEY, BDK = "zpk-sm4", "bdk-sm4"
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,31 @@ class Bureau:
             day_amount_max_minor=card.day_amount_max_minor,
         )
         chip = VirtualChipCard(
-            keys=keys, pan=card.pan, psn=card.psn, identification_code=card.identification_code
+            keys=keys,
+            pan=card.pan,
+            psn=card.psn,
+            identification_code=card.identification_code,
+            script_keys=(
+                self._card_key(IMK_SMI, KeyUsage.IMK_SMI, pan=card.pan, psn=card.psn),
+                self._card_key(IMK_SMC, KeyUsage.IMK_SMC, pan=card.pan, psn=card.psn),
+            ),
         )
         return application, Resident(card.issuing_region, card.name, card.identity_number, chip)
+
+    def pin_pad(self, number: int) -> PinPad:
+        """PIN pad ``number``, loaded with its initial key."""
+        ksn = number.to_bytes(8) + bytes(4)
+        bdk = self._store.open_key(self._store.active(BDK), KeyUsage.BDK)
+        return PinPad(derive_initial_key(bdk, ksn=ksn), ksn=ksn, bdk_name=BDK)
+
+    def read_mailer(self, block: bytes, *, pan: str) -> str:
+        """What the holder reads in the PIN mailer, as its printer opens the block."""
+        key = self._store.open_key(self._store.active(MAILER_KEY), KeyUsage.PIN_ENCRYPTION)
+        return decrypt_pin_block(key, block, pan=pan, format=PinBlockFormat.SM4_0).digits
+
+    def _card_key(self, name: str, usage: KeyUsage, *, pan: str, psn: str) -> Key:
+        value = self._store.encrypt_under_master(self._store.active(name), udk_factor_a(pan, psn))
+        return Key(Cipher.SM4, card_key_usage(usage), value)
 
 
 async def issue(bank: Bank, bureau: Bureau, numbers: Sequence[int]) -> list[Resident]:

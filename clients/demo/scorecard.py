@@ -26,6 +26,8 @@ class Scene(Enum):
     TAMPERED = "bad\nARQC 05"
     CODE_USED = "QR\ntwice"
     PURPOSE = "wrong\npurpose"
+    PIN = "PIN\n3 tries"
+    SCRIPT = "issuer\nscript"
     LOSS = "lost:\nall refuse"
 
 

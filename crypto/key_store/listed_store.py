@@ -22,7 +22,7 @@ from crypto.key_store.checks import ArqcCheck, InternalAuthenticationCheck, Veri
 from crypto.key_store.key_list import KeyList
 from crypto.key_store.lifecycle import USABLE_STATES, StoredKeys, TokenKey, active_of, versions_of
 from crypto.key_store.wrapped_file import Wrapping
-from crypto.keys import Key, KeyInfo, KeyRef, KeyState, KeyUsage
+from crypto.keys import Exportability, Key, KeyInfo, KeyRef, KeyState, KeyUsage
 from crypto.sealing import BlindIndex, ColumnSealer, RequestDigest
 from crypto.versioned_keys import VersionedKeys
 
@@ -85,6 +85,20 @@ class ListedKeyStore(KeyAdministration):
             self.require_generating(ref, *usages)
         else:
             self.require_usable(ref, *usages)
+        self._require_contact()
+        return self._value(ref)
+
+    def open_to_export(self, ref: KeyRef) -> Key:
+        """A key's value, to be wrapped for somebody else at once; also before its activation.
+
+        Raises:
+            KeyNotFoundError: no such key.
+            KeyUsageError: it may not leave.
+            KeyStateError: it is destroyed.
+        """
+        info, _ = self._list.entry(ref)
+        if info.exportability is Exportability.NON_EXPORTABLE:
+            raise KeyUsageError(f"key {ref.name} version {ref.version} may not leave")
         self._require_contact()
         return self._value(ref)
 

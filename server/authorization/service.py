@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from onecard.v1 import authorization_pb2 as pb
 
-from crypto.key_store import KeyStore
 from server.authorization import rules
 from server.authorization.rules import RESPONSE_CODES, Order, Reason
 from server.cards.directory import CardFacts
-from server.cards.presented import CryptogramOperation, check_cryptograms, require_checked
+from server.cards.presented import CryptogramOperation, arpc_of, check_cryptograms, require_checked
 from server.cards.rules import advance_atc
 from server.engine.operation import Batch, Capability, OperationKind, Outcome, Posting
+from server.key_calls import KeyCalls
 
 CNY = "CNY"
 AUTHORIZATION_CODES = 1_000_000
@@ -35,11 +35,11 @@ class MoneyOperation(CryptogramOperation):
 class Authorize(Capability):
     """Decides money operations on one card each."""
 
-    def __init__(self, key_store: KeyStore) -> None:
-        self._key_store = key_store
+    def __init__(self, keys: KeyCalls) -> None:
+        self._keys = keys
 
-    def prepare(self, operations: Sequence[MoneyOperation]) -> None:
-        check_cryptograms(self._key_store, operations)
+    async def prepare(self, operations: Sequence[MoneyOperation]) -> None:
+        await check_cryptograms(self._keys, operations)
 
     def decide(self, operation: MoneyOperation, batch: Batch) -> Outcome:
         if operation.kind is OperationKind.PURCHASE:
@@ -83,7 +83,7 @@ class Authorize(Capability):
             account.changed = True
             postings = (Posting(account.account_id, operation.caller.settlement_account_id, amount),)
         response_code = RESPONSE_CODES[reason]
-        arpc = verified.arpc(response_code.encode()) if verified is not None else b""
+        arpc = arpc_of(verified, response_code.encode()) if verified is not None else b""
         # Only a card that proved itself hears what it holds.
         available = account.available_minor if account is not None and verified is not None else 0
         return _outcome(batch, reason, response_code, available, arpc, postings)

@@ -1,6 +1,5 @@
 """AuthorizationService on the wire: check, convert, call; one by one and in frames."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import repeat
 from typing import Any
@@ -9,7 +8,6 @@ import grpc
 from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import authorization_pb2_grpc
 
-from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex
 from server import telemetry
 from server.authorization.service import CNY, Authorize, MoneyOperation
@@ -18,15 +16,16 @@ from server.cards.identifiers import parse_pan
 from server.edge import fields
 from server.edge.caller import Participant, current_caller
 from server.edge.chip import presented_cryptogram
+from server.edge.frame_stream import answer_frames
 from server.edge.intake import Intake, outcome_of
 from server.edge.status import to_operation_error
 from server.engine.group_commit import GroupCommit
 from server.engine.operation import MoneyFields, OperationKind
 from server.errors import MalformedFieldError, OneCardError
+from server.key_calls import KeyCalls
 
 Context = grpc.aio.ServicerContext
 FRAME_OPERATIONS_MAX = 512
-FRAMES_IN_FLIGHT_MAX = 8
 STAN_MAX = 999_999
 TERMINAL_TIME_MAX_UNIX_MS = 2**53
 AUTHORIZATION_CLASS = "authorization"
@@ -43,7 +42,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         *,
         engine: GroupCommit,
         intake: Intake,
-        key_store: KeyStore,
+        keys: KeyCalls,
         blind_index: BlindIndex,
         renew: Callable[[Participant], Participant],
     ) -> None:
@@ -52,7 +51,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         self._engine = engine
         self._intake = intake
         self._blind_index = blind_index
-        self._capability = Authorize(key_store)
+        self._capability = Authorize(keys)
 
     async def Authorize(
         self, request: pb.AuthorizeRequest, context: "Context[Any, Any]"
@@ -64,35 +63,19 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
     async def AuthorizeStream(
         self, request_iterator: AsyncIterator[pb.AuthorizeStreamRequest], context: "Context[Any, Any]"
     ) -> AsyncIterator[pb.AuthorizeStreamResponse]:
-        caller = current_caller.get()
-        frames: asyncio.Queue[asyncio.Task[pb.AuthorizeStreamResponse] | None] = asyncio.Queue()
-        places = asyncio.Semaphore(FRAMES_IN_FLIGHT_MAX)
+        async def answer(
+            frame: pb.AuthorizeStreamRequest, current: Participant
+        ) -> pb.AuthorizeStreamResponse:
+            return await self._decide_frame(frame, current, self._intake.deadline(context))
 
-        async def read() -> None:
-            try:
-                async for frame in request_iterator:
-                    await places.acquire()
-                    # A stream lives long: what was granted when it began may be withdrawn since.
-                    current = self._renew(caller)
-                    current.require_rpc_class(AUTHORIZATION_CLASS)
-                    deadline = self._intake.deadline(context)
-                    frames.put_nowait(asyncio.create_task(self._decide_frame(frame, current, deadline)))
-            finally:
-                frames.put_nowait(None)
-
-        reader = asyncio.create_task(read())
-        try:
-            while (frame := await frames.get()) is not None:
-                response = await frame
-                places.release()
-                yield response
-            await reader
-        finally:
-            reader.cancel()
-            # What the engine has taken of them commits all the same.
-            while not frames.empty():
-                if (unanswered := frames.get_nowait()) is not None:
-                    unanswered.cancel()
+        async for response in answer_frames(
+            request_iterator,
+            answer,
+            caller=current_caller.get(),
+            rpc_class=AUTHORIZATION_CLASS,
+            renew=self._renew,
+        ):
+            yield response
 
     async def _decide_frame(
         self, frame: pb.AuthorizeStreamRequest, caller: Participant, deadline: float

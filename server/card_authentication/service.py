@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from onecard.v1 import card_authentication_pb2 as pb
 
-from crypto.key_store import KeyStore
 from server.card_authentication.rules import Reason, reason_of_answer, reason_of_cryptogram
 from server.cards.chip_answers import AnswerOperation, JudgesAnswers
-from server.cards.presented import CryptogramOperation, check_cryptograms, require_checked, use_of
+from server.cards.presented import CryptogramOperation, arpc_of, check_cryptograms, require_checked, use_of
 from server.cards.rules import advance_atc
 from server.cards.single_use import TokenOutcome
 from server.engine.operation import Batch, Capability, Outcome
+from server.key_calls import KeyCalls
 
 ARC_APPROVED = b"00"
 ARC_DECLINED = b"05"
@@ -32,11 +32,11 @@ class JudgeAnswers(JudgesAnswers):
 class JudgeCryptograms(Capability):
     """ARQC outside a money operation: moves the ATC window on every valid one and answers with an ARPC."""
 
-    def __init__(self, key_store: KeyStore) -> None:
-        self._key_store = key_store
+    def __init__(self, keys: KeyCalls) -> None:
+        self._keys = keys
 
-    def prepare(self, operations: Sequence[CryptogramOperation]) -> None:
-        check_cryptograms(self._key_store, operations)
+    async def prepare(self, operations: Sequence[CryptogramOperation]) -> None:
+        await check_cryptograms(self._keys, operations)
 
     def decide(self, operation: CryptogramOperation, batch: Batch) -> Outcome:
         cryptogram = operation.cryptogram
@@ -52,7 +52,7 @@ class JudgeCryptograms(Capability):
             valid=verified is not None, fresh=fresh, use=use_of(batch, operation.facts)
         )
         authentic = reason is Reason.AUTHENTIC
-        arpc = verified.arpc(ARC_APPROVED if authentic else ARC_DECLINED) if verified is not None else b""
+        arpc = arpc_of(verified, ARC_APPROVED if authentic else ARC_DECLINED) if verified is not None else b""
         message = pb.AuthenticateCardResponse(authenticated=authentic, reason=reason, arpc=arpc)  # type: ignore[arg-type]
         return Outcome(message=message, reason=reason)
 

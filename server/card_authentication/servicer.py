@@ -8,7 +8,6 @@ from onecard.v1 import card_authentication_pb2 as pb
 from onecard.v1 import card_authentication_pb2_grpc
 
 from crypto.challenge import Challenges
-from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex
 from server.card_authentication.service import JudgeAnswers, JudgeCryptograms
 from server.cards.chip_answers import AnswerOperation, opened_challenge
@@ -22,6 +21,7 @@ from server.edge.intake import Intake, outcome_of
 from server.engine.group_commit import GroupCommit
 from server.engine.operation import Operation, OperationKind
 from server.errors import MalformedFieldError
+from server.key_calls import KeyCalls
 
 Context = grpc.aio.ServicerContext
 
@@ -34,7 +34,7 @@ class CardAuthenticationServicer(card_authentication_pb2_grpc.CardAuthentication
         *,
         engine: GroupCommit,
         intake: Intake,
-        key_store: KeyStore,
+        keys: KeyCalls,
         blind_index: BlindIndex,
         challenges: Challenges,
         challenge_life_s: int,
@@ -44,8 +44,8 @@ class CardAuthenticationServicer(card_authentication_pb2_grpc.CardAuthentication
         self._blind_index = blind_index
         self._challenges = challenges
         self._challenge_life_s = challenge_life_s
-        self._judge_answers = JudgeAnswers(key_store, challenge_life_s=challenge_life_s)
-        self._judge_cryptograms = JudgeCryptograms(key_store)
+        self._judge_answers = JudgeAnswers(keys, challenge_life_s=challenge_life_s)
+        self._judge_cryptograms = JudgeCryptograms(keys)
 
     async def CreateChallenge(
         self, request: pb.CreateChallengeRequest, context: "Context[Any, Any]"

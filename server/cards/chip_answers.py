@@ -3,23 +3,20 @@
 Answers are checked before the lock, in one key-store call for a batch; the challenge serves once.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from crypto.challenge import Challenge, Challenges
-from crypto.errors import ChallengeInvalidError, KeyStoreError
-from crypto.key_store import KeyStore
+from crypto.errors import ChallengeInvalidError
 from crypto.key_store.checks import InternalAuthenticationCheck
 from crypto.token_text import token_digest
 from server.cards.directory import CardFacts
-from server.cards.presented import key_store_unavailable
 from server.cards.single_use import SingleUse, TokenOperation, TokenVerdict
 from server.edge.caller import Participant
 from server.engine.operation import Batch
-
-log = logging.getLogger(__name__)
+from server.errors import UnavailableError
+from server.key_calls import KeyCalls, key_store_unavailable
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,11 +48,11 @@ def opened_challenge(challenges: Challenges, token: str, caller: Participant) ->
 class JudgesAnswers(SingleUse):
     """What capabilities that judge chip answers have in common."""
 
-    def __init__(self, key_store: KeyStore, *, challenge_life_s: int) -> None:
+    def __init__(self, keys: KeyCalls, *, challenge_life_s: int) -> None:
         super().__init__(token_life_s=challenge_life_s)
-        self._key_store = key_store
+        self._keys = keys
 
-    def prepare(self, operations: Sequence[AnswerOperation]) -> None:
+    async def prepare(self, operations: Sequence[AnswerOperation]) -> None:
         """Asks the key store once for all answers that have a card and a challenge; fails closed."""
         checks = [
             (operation, _internal_authentication(operation.facts, operation.challenge, operation.response))
@@ -63,11 +60,10 @@ class JudgesAnswers(SingleUse):
             if operation.facts is not None and operation.challenge is not None and not operation.checked
         ]
         try:
-            results = (
-                self._key_store.verify_internal_authentications([c for _, c in checks]) if checks else []
+            results = await self._keys.ask(
+                lambda: self._keys.store.verify_internal_authentications([c for _, c in checks])
             )
-        except KeyStoreError as error:
-            log.error("key store: %s", type(error).__name__)
+        except UnavailableError:
             return
         for (operation, _), proven in zip(checks, results, strict=True):
             operation.proven = proven

@@ -4,12 +4,10 @@ Card authentication, identity and authorization share these, so that a card is j
 before the lock, in one key-store call for a batch; single use is decided under the lock of the card.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crypto.errors import KeyStoreError
-from crypto.key_store import KeyStore
 from crypto.key_store.checks import ArqcCheck, VerifiedArqc
 from server.cards.directory import CardFacts
 from server.cards.rules import CardUse, card_use
@@ -17,8 +15,7 @@ from server.database.statements import load
 from server.edge.caller import Participant
 from server.engine.operation import Batch, Operation
 from server.errors import UnavailableError
-
-log = logging.getLogger(__name__)
+from server.key_calls import KeyCalls, key_store_unavailable
 
 STATEMENTS = load("server.cards")
 # A challenge is issued by the worker's clock and judged by the database's.
@@ -100,15 +97,16 @@ class CryptogramOperation(PresentedOperation):
                 self.cryptogram.checked = True
 
 
-def check_cryptograms(key_store: KeyStore, operations: Sequence[CryptogramOperation]) -> None:
+async def check_cryptograms(keys: KeyCalls, operations: Sequence[CryptogramOperation]) -> None:
     """Asks the key store once for all that are not yet checked; fails closed when it does not answer."""
     cryptograms = [o.cryptogram for o in operations if o.cryptogram is not None and not o.cryptogram.checked]
     if not cryptograms:
         return
     try:
-        results = key_store.verify_arqcs([cryptogram.check for cryptogram in cryptograms])
-    except KeyStoreError as error:
-        log.error("key store: %s", type(error).__name__)
+        results = await keys.ask(
+            lambda: keys.store.verify_arqcs([cryptogram.check for cryptogram in cryptograms])
+        )
+    except UnavailableError:
         return
     for cryptogram, verified in zip(cryptograms, results, strict=True):
         cryptogram.verified = verified
@@ -124,9 +122,16 @@ def require_checked(cryptogram: CheckedCryptogram) -> None:
         raise key_store_unavailable()
 
 
-def key_store_unavailable() -> UnavailableError:
-    """What an operation fails with when the key store does not answer."""
-    return UnavailableError("KEY_STORE_UNAVAILABLE", "the key store does not answer", retry_delay_ms=500)
+def arpc_of(verified: VerifiedArqc, arc: bytes) -> bytes:
+    """The answer to the card, 8 bytes; empty when the key store went away since the check: the decision stands.
+
+    A token that derives inside itself is asked here once more, under the lock; it answers within its time-out or is
+    taken for lost, and then not asked again.
+    """
+    try:
+        return verified.arpc(arc)
+    except KeyStoreError:
+        return b""
 
 
 def use_of(batch: Batch, facts: CardFacts | None) -> CardUse | None:

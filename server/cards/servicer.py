@@ -9,7 +9,6 @@ from onecard.v1 import cards_pb2, cards_pb2_grpc
 
 from crypto.errors import IdentificationCodeInvalidError
 from crypto.identification_code import IdentificationCodes
-from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex, ColumnSealer
 from server.cards import identifiers
 from server.cards.directory import CardCipher
@@ -32,6 +31,7 @@ from server.edge.intake import Intake, outcome_of
 from server.engine.group_commit import GroupCommit
 from server.engine.operation import OperationKind
 from server.errors import MalformedFieldError
+from server.key_calls import KeyCalls
 
 Context = grpc.aio.ServicerContext
 ATR_HISTORICAL_BYTES_SIZE = 13
@@ -46,7 +46,7 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
         *,
         engine: GroupCommit,
         intake: Intake,
-        key_store: KeyStore,
+        keys: KeyCalls,
         blind_index: BlindIndex,
         sealer: ColumnSealer,
         identification_codes: IdentificationCodes,
@@ -55,7 +55,7 @@ class CardServicer(cards_pb2_grpc.CardServiceServicer):
     ) -> None:
         self._engine = engine
         self._intake = intake
-        self._key_store = key_store
+        self._key_store = keys.store
         self._blind_index = blind_index
         self._identification_codes = identification_codes
         self._today = today

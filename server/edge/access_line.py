@@ -35,12 +35,27 @@ def _verified(request: Any) -> str:
 # The masked subject of a request, by RPC; one without a row logs no subject.
 SUBJECTS: dict[str, Callable[[Any], str]] = {
     "/onecard.v1.AuthorizationService/Authorize": lambda request: mask_pan(request.pan),
+    **{
+        f"/onecard.v1.CryptographyService/{rpc}": lambda request: mask_pan(request.pan)
+        for rpc in (
+            "VerifyArqc",
+            "VerifyPin",
+            "ChangePin",
+            "IssuePin",
+            "TranslatePin",
+            "GenerateCardVerification",
+            "VerifyCardVerification",
+            "GenerateIssuerScript",
+        )
+    },
+    "/onecard.v1.CryptographyService/UnblockPin": lambda request: _reference(request.card),
     "/onecard.v1.IdentityService/VerifyIdentity": _verified,
     "/onecard.v1.IdentityService/IssueCardCode": lambda request: _reference(request.card),
     "/onecard.v1.CardService/IssueCard": lambda request: mask_pan(request.pan),
     "/onecard.v1.CardService/GetCardStatus": lambda request: _reference(request.card),
     "/onecard.v1.CardService/ReportLoss": lambda request: _reference(request.card),
     "/onecard.v1.CardService/LiftLoss": lambda request: _reference(request.card),
+    "/onecard.v1.KeyService/ExplainArqc": lambda request: mask_pan(request.pan),
 }
 
 

@@ -46,6 +46,23 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
         },
     ),
     **_policies(
+        "CryptographyService",
+        {
+            "VerifyArqc": RpcPolicy("verify_arqc", AdmissionClass.INTERACTIVE),
+            "VerifyPin": RpcPolicy("verify_pin", AdmissionClass.INTERACTIVE),
+            "ChangePin": RpcPolicy("change_pin", AdmissionClass.INTERACTIVE),
+            "UnblockPin": RpcPolicy("unblock_pin", AdmissionClass.INTERACTIVE),
+            "IssuePin": RpcPolicy("issue_pin", AdmissionClass.INTERACTIVE),
+            "TranslatePin": RpcPolicy("translate_pin", AdmissionClass.INTERACTIVE),
+            "GenerateMac": RpcPolicy("generate_mac", AdmissionClass.INTERACTIVE),
+            "VerifyMac": RpcPolicy("verify_mac", AdmissionClass.INTERACTIVE),
+            "GenerateCardVerification": RpcPolicy("generate_card_verification", AdmissionClass.INTERACTIVE),
+            "VerifyCardVerification": RpcPolicy("verify_card_verification", AdmissionClass.INTERACTIVE),
+            "GenerateIssuerScript": RpcPolicy("generate_issuer_script", AdmissionClass.INTERACTIVE),
+            "CryptographyStream": RpcPolicy("cryptography_stream", AdmissionClass.INTERACTIVE),
+        },
+    ),
+    **_policies(
         "IdentityService",
         {
             "VerifyIdentity": RpcPolicy("identity", AdmissionClass.INTERACTIVE),
@@ -59,6 +76,19 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
             "GetCardStatus": RpcPolicy("card_status", AdmissionClass.QUERY),
             "ReportLoss": RpcPolicy("card_loss", AdmissionClass.CRITICAL),
             "LiftLoss": RpcPolicy("card_loss", AdmissionClass.INTERACTIVE),
+        },
+    ),
+    **_policies(
+        "KeyService",
+        {
+            "ListKeys": RpcPolicy("key_view", AdmissionClass.QUERY),
+            "ProposeKeyChange": RpcPolicy("key_custodian", AdmissionClass.INTERACTIVE),
+            "SubmitKeyComponent": RpcPolicy("key_custodian", AdmissionClass.INTERACTIVE),
+            "ApproveKeyChange": RpcPolicy("key_custodian", AdmissionClass.INTERACTIVE),
+            "RejectKeyChange": RpcPolicy("key_custodian", AdmissionClass.INTERACTIVE),
+            "ListKeyChanges": RpcPolicy("key_view", AdmissionClass.QUERY),
+            "ListKeyAudit": RpcPolicy("key_view", AdmissionClass.QUERY),
+            "ExplainArqc": RpcPolicy("key_diagnosis", AdmissionClass.QUERY),
         },
     ),
 }

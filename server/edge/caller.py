@@ -20,6 +20,7 @@ from server.errors import NotGrantedError, UnauthenticatedError
 LOAD_PARTICIPANTS = load("server.edge")["load_participants"]
 URI_PREFIX = b"onecard://participants/"
 EVERYTHING = "*"
+OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,12 @@ class Participant:
     """
 
     participant_id: str
+    kind: str
     settlement_account_id: int
     rpc_classes: frozenset[str]
     regions: tuple[str, ...]
     catalogue_items: frozenset[str]
+    keys: frozenset[str]
 
     def require_rpc_class(self, rpc_class: str) -> None:
         """
@@ -54,6 +57,22 @@ class Participant:
                 "the caller holds no grant of this catalogue item",
                 field="catalogue_item",
             )
+
+    def require_key(self, name: str, *, field: str) -> None:
+        """
+        Raises:
+            NotGrantedError: the key is not granted, whether or not it exists.
+        """
+        if name not in self.keys and EVERYTHING not in self.keys:
+            raise NotGrantedError("KEY_NOT_GRANTED", "the caller holds no grant of this key", field=field)
+
+    def require_operator(self) -> None:
+        """
+        Raises:
+            NotGrantedError: the participant is none that runs the core.
+        """
+        if self.kind != OPERATOR:
+            raise NotGrantedError("OPERATOR_ONLY", "this is for participants of kind operator only")
 
     def may_region(self, region: str) -> bool:
         """Whether cards issued in ``region`` (six digits) are the caller's business."""
@@ -87,14 +106,15 @@ class ParticipantRegistry:
         async with acquired(self._pool) as connection:
             rows = await connection.fetch(LOAD_PARTICIPANTS)
         grants: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        accounts: dict[str, int] = {}
-        for participant_id, account_id, kind, value in rows:
-            accounts[participant_id] = account_id
-            if kind is not None:
-                grants[participant_id][kind].add(value)
+        participants: dict[str, tuple[str, int]] = {}
+        for participant_id, kind, account_id, grant_kind, value in rows:
+            participants[participant_id] = kind, account_id
+            if grant_kind is not None:
+                grants[participant_id][grant_kind].add(value)
         self._participants = {
             participant_id: Participant(
                 participant_id=participant_id,
+                kind=kind,
                 settlement_account_id=account_id,
                 rpc_classes=frozenset(grants[participant_id]["rpc_class"]),
                 # The empty prefix begins every region.
@@ -102,8 +122,9 @@ class ParticipantRegistry:
                     "" if region == EVERYTHING else region for region in grants[participant_id]["region"]
                 ),
                 catalogue_items=frozenset(grants[participant_id]["catalogue_item"]),
+                keys=frozenset(grants[participant_id]["key"]),
             )
-            for participant_id, account_id in accounts.items()
+            for participant_id, (kind, account_id) in participants.items()
         }
 
     def renew(self, participant: Participant) -> Participant:

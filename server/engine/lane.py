@@ -184,7 +184,7 @@ class Lane:
     async def _process(self, operations: Sequence[Operation]) -> None:
         try:
             for capability, own in _by_capability(operations).items():
-                capability.prepare(own)
+                await capability.prepare(own)
         except Exception as error:
             await self._halve(operations, error)
         else:

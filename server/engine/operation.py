@@ -30,6 +30,10 @@ class OperationKind(IntEnum):
     GET_CARD_STATUS = 41
     REPORT_LOSS = 42
     LIFT_LOSS = 43
+    VERIFY_PIN = 50
+    CHANGE_PIN = 51
+    UNBLOCK_PIN = 52
+    ISSUE_PIN = 53
 
 
 @dataclass(slots=True)
@@ -44,6 +48,8 @@ class CardState:
     day_amount_max_minor: int
     day: date
     day_amount_minor: int
+    # Wrong PINs in a row.
+    pin_tries: int
     changed: bool = False
 
 
@@ -203,8 +209,8 @@ class Capability:
     A capability subclasses this and leaves out the steps it does not need.
     """
 
-    def prepare(self, operations: Sequence[Any]) -> None:
-        """Checks cryptograms before the lock, in one key-store call. Must not touch the database."""
+    async def prepare(self, operations: Sequence[Any]) -> None:
+        """Asks the key store before the lock, once for all operations. Must not touch the database."""
         return
 
     async def read(

@@ -54,7 +54,7 @@ class BatchWriter:
     async def write(self, connection: "asyncpg.Connection[Any]", batch: Batch, *, shard: int) -> bool:
         """Writes all rows and the changed working copies; False when there was nothing to write."""
         cards = [
-            (c.card_id, c.status, c.atc_highest, c.atc_window, c.day, c.day_amount_minor)
+            (c.card_id, c.status, c.atc_highest, c.atc_window, c.day, c.day_amount_minor, c.pin_tries)
             for c in batch.cards.values()
             if c.changed
         ]

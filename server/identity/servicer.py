@@ -11,7 +11,6 @@ from onecard.v1 import identity_pb2_grpc
 from crypto.card_code import CARD_CODE_CHARACTERS_MAX, CardCodes, CardCodeUse
 from crypto.challenge import Challenges
 from crypto.errors import CardCodeInvalidError
-from crypto.key_store import KeyStore
 from crypto.sealing import BlindIndex
 from crypto.token_text import token_digest
 from server.cards.chip_answers import AnswerOperation, opened_challenge
@@ -33,6 +32,7 @@ from server.identity.service import (
     VerifyByCode,
     VerifyByName,
 )
+from server.key_calls import KeyCalls
 
 Context = grpc.aio.ServicerContext
 
@@ -45,7 +45,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         *,
         engine: GroupCommit,
         intake: Intake,
-        key_store: KeyStore,
+        keys: KeyCalls,
         blind_index: BlindIndex,
         challenges: Challenges,
         card_codes: CardCodes,
@@ -60,7 +60,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         self._challenges = challenges
         self._card_codes = card_codes
         self._today = today
-        self._by_chip = VerifyByChip(key_store, challenge_life_s=challenge_life_s)
+        self._by_chip = VerifyByChip(keys, challenge_life_s=challenge_life_s)
         self._by_code = VerifyByCode(token_life_s=card_code_life_s + card_code_skew_s)
         self._by_name = VerifyByName()
         self._issue = IssueCodes(card_codes, life_s=card_code_life_s)

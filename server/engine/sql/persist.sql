@@ -6,7 +6,7 @@
 WITH cards AS (
     UPDATE card_states AS c
     SET status = n.status, atc_highest = n.atc_highest, atc_window = n.atc_window, day = n.day,
-        day_amount_minor = n.day_amount_minor
+        day_amount_minor = n.day_amount_minor, pin_tries = n.pin_tries
     FROM unnest($4::card_change[]) AS n
     WHERE c.card_id = n.card_id AND c.shard = $1::smallint
 ), wallets AS (

@@ -1,0 +1,163 @@
+"""How a command reaches the core: where it is, which operator asks, and what becomes of a refusal."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from onecard.v1 import cryptography_pb2
+from rich.console import Console
+from rich.table import Table
+
+from clients.channel import ClientCredentials, OneCardChannel
+from clients.errors import OneCardCallError
+from clients.key_custodian import KeyCustodian, key_reference
+from server.cli import EXIT_CONFIGURATION, EXIT_FAILED
+from server.errors import ConfigurationError
+from server.run_files import read_run_file
+
+VERSION_MAX = 255
+DEADLINE_S = 30.0
+PIPE_WIDTH = 250
+
+
+class OneLineErrors(click.Group):
+    """Shows refusals as one line; everything else keeps its traceback, because it is a bug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            click.echo(f"onecard: {error.message}", err=True)
+            ctx.exit(EXIT_CONFIGURATION)
+        except OneCardCallError as error:
+            reason = error.reason or error.code.name
+            click.echo(f"onecard: {error.message or 'no answer'} ({reason})", err=True)
+            ctx.exit(EXIT_FAILED)
+
+
+class _KeyName(click.ParamType[cryptography_pb2.KeyReference]):
+    """NAME for the active version, or NAME/VERSION."""
+
+    name = "NAME[/VERSION]"
+
+    def __init__(self, *, version_required: bool) -> None:
+        self._version_required = version_required
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> cryptography_pb2.KeyReference:
+        name, _, version = str(value).partition("/")
+        if not version and not self._version_required:
+            return key_reference(name)
+        if not version.isdecimal() or not 1 <= int(version) <= VERSION_MAX:
+            self.fail(f"say the version: {name}/1, for example", param, ctx)
+        return key_reference(name, int(version))
+
+
+class _Hex(click.ParamType[bytes]):
+    """Bytes as hexadecimal digits."""
+
+    name = "HEX"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        try:
+            return bytes.fromhex(value)
+        except ValueError:
+            self.fail("must be hexadecimal digits", param, ctx)
+
+
+KEY, KEY_VERSION, HEX = _KeyName(version_required=False), _KeyName(version_required=True), _Hex()
+
+
+class Access(NamedTuple):
+    """Where the core is, and who asks."""
+
+    address: str
+    credentials: ClientCredentials
+
+
+def as_operator(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Adds the options that say where the core is and who asks, and runs the command as that operator."""
+
+    @functools.wraps(command)
+    def run(
+        participant: str,
+        data_dir: Path,
+        address: str | None,
+        certificate: Path | None,
+        key_file: Path | None,
+        authority: Path | None,
+        **options: Any,
+    ) -> None:
+        access = _access(participant, data_dir, address, certificate, key_file, authority)
+
+        async def work() -> None:
+            try:
+                channel = OneCardChannel(
+                    access.address, access.credentials, channels=1, deadline_s=DEADLINE_S
+                )
+            except OSError as error:
+                raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from None
+            async with channel:
+                await command(KeyCustodian(channel), **options)
+
+        asyncio.run(work())
+
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--authority", type=path, help="Authority of the server's certificate (PEM)."),
+        click.option("--key", "key_file", type=path, help="Private key of the operator (PEM)."),
+        click.option("--certificate", type=path, help="Certificate of the operator (PEM)."),
+        click.option("--address", help="host:port of the core; default: the instance on DATA_DIR."),
+        click.option(
+            "--data-dir",
+            type=path,
+            default=Path("data"),
+            show_default=True,
+            envvar="ONECARD_DATA_DIR",
+            help="Data directory of a running embedded instance.",
+        ),
+        click.option(
+            "--as",
+            "participant",
+            required=True,
+            envvar="ONECARD_OPERATOR",
+            help="The operator who asks; names its development certificate in DATA_DIR.",
+        ),
+    ):
+        run = option(run)
+    return run
+
+
+def _access(
+    participant: str,
+    data_dir: Path,
+    address: str | None,
+    certificate: Path | None,
+    key_file: Path | None,
+    authority: Path | None,
+) -> Access:
+    """
+    Raises:
+        ConfigurationError: no instance runs there, or some of the files are missing.
+    """
+    if certificate and key_file and authority:
+        credentials = ClientCredentials(certificate=certificate, key=key_file, authority=authority)
+    elif certificate or key_file or authority:
+        raise ConfigurationError("--certificate, --key and --authority go together: give all three or none")
+    else:
+        credentials = ClientCredentials.of_participant(data_dir.absolute(), participant)
+    if address is None:
+        address = f"localhost:{read_run_file(data_dir.absolute())['port']}"
+    return Access(address, credentials)
+
+
+def print_table(table: Table) -> None:
+    """Shows a table as it is: brackets in a text are no markup, and a pipe gets whole lines."""
+    is_terminal = Console().is_terminal
+    Console(markup=False, emoji=False, highlight=False, width=None if is_terminal else PIPE_WIDTH).print(
+        table
+    )

@@ -1,0 +1,126 @@
+"""Operations that keep nothing: one call of the data plane for all of a kind, and the answers of the wire.
+
+A verification that fails is an answer; a key that may not do something is an operating error of its operation alone.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from onecard.v1 import cryptography_pb2 as pb
+
+from crypto.errors import PinBlockInvalidError, VerificationError
+from crypto.key_store.data_plane import DataPlane
+from server import telemetry
+from server.cryptography.conversion import ArqcRequest
+from server.cryptography.key_errors import RefusedFields, operating_error
+from server.errors import OneCardError, UnavailableError
+from server.key_calls import KeyCalls
+
+
+class Work(NamedTuple):
+    """How one kind of operation is done, and what of a request its refusals are about."""
+
+    do: Callable[[DataPlane, Sequence[Any]], Sequence[Any]]
+    response: Callable[[Any], Any]
+    fields: RefusedFields
+
+
+def _verify_arqcs(plane: DataPlane, requests: Sequence[ArqcRequest]) -> list[Any]:
+    """The answer to each card, empty where none was asked for; None for a cryptogram that is not proven."""
+    results: list[Any] = []
+    verified_arqcs = plane.verify_arqcs([request.check for request in requests])
+    for request, verified in zip(requests, verified_arqcs, strict=True):
+        if verified is None or isinstance(verified, Exception):
+            results.append(verified)
+        elif request.csu:
+            results.append(verified.arpc_method_2(csu=request.csu, proprietary=request.proprietary))
+        else:
+            results.append(verified.arpc(request.arc) if request.arc else b"")
+    return results
+
+
+def _verified(response: type[Any]) -> Callable[[Any], Any]:
+    return lambda failure: response(verified=failure is None)
+
+
+WORKS: dict[str, Work] = {
+    "verify_arqc": Work(
+        _verify_arqcs,
+        lambda arpc: pb.VerifyArqcResponse(verified=arpc is not None, arpc=arpc or b""),
+        RefusedFields("key"),
+    ),
+    "translate_pin": Work(
+        DataPlane.translate_pins,
+        lambda block: pb.TranslatePinResponse(pin_block=block),
+        RefusedFields("source.key", "source", "pan"),
+    ),
+    "generate_mac": Work(
+        DataPlane.generate_macs,
+        lambda mac: pb.GenerateMacResponse(mac=mac),
+        RefusedFields("key", value="mac_bytes"),
+    ),
+    "verify_mac": Work(
+        DataPlane.verify_macs, _verified(pb.VerifyMacResponse), RefusedFields("key", value="mac")
+    ),
+    "generate_card_verification": Work(
+        DataPlane.generate_card_verifications,
+        lambda value: pb.GenerateCardVerificationResponse(card_verification_value=value),
+        RefusedFields("key", value="service_code"),
+    ),
+    "verify_card_verification": Work(
+        DataPlane.verify_card_verifications,
+        _verified(pb.VerifyCardVerificationResponse),
+        RefusedFields("key", value="service_code"),
+    ),
+    "generate_issuer_script": Work(
+        DataPlane.generate_issuer_scripts,
+        lambda command: pb.GenerateIssuerScriptResponse(command=command),
+        RefusedFields("", "new_pin"),
+    ),
+}
+
+
+class Stateless:
+    """Does what needs the key store and nothing else."""
+
+    def __init__(self, keys: KeyCalls, plane: DataPlane) -> None:
+        self._keys = keys
+        self._plane = plane
+
+    async def run(self, asked: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Does converted requests, each with the name of its operation.
+
+        Returns:
+            In order, response messages or operating errors.
+        """
+        positions: dict[str, list[int]] = {}
+        for position, (operation, _) in enumerate(asked):
+            positions.setdefault(operation, []).append(position)
+        try:
+            done = await self._keys.ask(
+                lambda: {
+                    operation: WORKS[operation].do(self._plane, [asked[n][1] for n in places])
+                    for operation, places in positions.items()
+                }
+            )
+        except UnavailableError as error:
+            return [error] * len(asked)
+        answers: list[Any] = [None] * len(asked)
+        for operation, places in positions.items():
+            for position, result in zip(places, done[operation], strict=True):
+                answers[position] = _answer(operation, result)
+        return answers
+
+
+def _answer(operation: str, result: Any) -> Any:
+    work = WORKS[operation]
+    is_refusal = isinstance(result, Exception) and not (
+        isinstance(result, VerificationError) and not isinstance(result, PinBlockInvalidError)
+    )
+    answer = operating_error(result, work.fields) if is_refusal else work.response(result)
+    if isinstance(answer, OneCardError):
+        outcome = answer.reason.lower()
+    else:
+        outcome = "done" if getattr(answer, "verified", True) else "not_verified"
+    telemetry.cryptography_counter(operation, outcome).inc()
+    return answer

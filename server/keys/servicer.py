@@ -1,0 +1,178 @@
+"""KeyService on the wire: check, convert, call. For operators only, and never a component or a key in a text."""
+
+from typing import Any
+
+import grpc
+from onecard.v1 import common_pb2, cryptography_pb2, keys_pb2_grpc
+from onecard.v1 import keys_pb2 as pb
+
+from crypto.cryptogram import TransactionData
+from crypto.diversification import SessionMethod
+from crypto.key_store.checks import ArqcCheck
+from crypto.keys import KeyRef
+from server.edge import fields
+from server.edge.caller import current_caller
+from server.edge.chip import CHINA_NUMERIC, CNY_NUMERIC, FIRST_PSN, presented_cryptogram
+from server.errors import MalformedFieldError
+from server.keys import shapes
+from server.keys.proposal import justification, key_name
+from server.keys.reading import KeyReading
+from server.keys.service import KeyChanges
+
+Context = grpc.aio.ServicerContext
+PAGE_SIZE_DEFAULT = 100
+PAGE_SIZE_MAX = 1_000
+PAN_DIGITS_MIN, PAN_DIGITS_MAX = 12, 19
+COMPONENT_BYTES_MAX = 32
+SESSION_METHODS: dict[int, SessionMethod] = {
+    cryptography_pb2.SESSION_KEY_METHOD_UNSPECIFIED: SessionMethod.PBOC,
+    cryptography_pb2.SESSION_KEY_METHOD_PBOC: SessionMethod.PBOC,
+    cryptography_pb2.SESSION_KEY_METHOD_EMV_COMMON: SessionMethod.EMV_COMMON,
+}
+
+
+class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
+    """Administers keys, always by two operators."""
+
+    def __init__(self, *, changes: KeyChanges, reading: KeyReading) -> None:
+        self._changes = changes
+        self._reading = reading
+
+    async def ListKeys(
+        self, request: pb.ListKeysRequest, context: "Context[Any, Any]"
+    ) -> pb.ListKeysResponse:
+        _operator()
+        return await self._reading.keys()
+
+    async def ProposeKeyChange(
+        self, request: pb.ProposeKeyChangeRequest, context: "Context[Any, Any]"
+    ) -> pb.ProposeKeyChangeResponse:
+        participant_id = _operator()
+        # The letter case of an id is no content.
+        request.request_id = fields.request_id(request.request_id)
+        return await self._changes.propose(
+            request, justification=justification(request.justification), participant_id=participant_id
+        )
+
+    async def SubmitKeyComponent(
+        self, request: pb.SubmitKeyComponentRequest, context: "Context[Any, Any]"
+    ) -> pb.SubmitKeyComponentResponse:
+        participant_id = _operator()
+        request_id, change_id = fields.request_id(request.request_id), _change_id(request.change_id)
+        if not 1 <= len(request.component) <= COMPONENT_BYTES_MAX:
+            raise MalformedFieldError("component", "must be as long as the key, and not all zero")
+        return await self._changes.submit_component(
+            change_id=change_id,
+            request_id=request_id,
+            component=request.component,
+            participant_id=participant_id,
+        )
+
+    async def ApproveKeyChange(
+        self, request: pb.ApproveKeyChangeRequest, context: "Context[Any, Any]"
+    ) -> pb.ApproveKeyChangeResponse:
+        participant_id = _operator()
+        return await self._changes.approve(_change_id(request.change_id), participant_id=participant_id)
+
+    async def RejectKeyChange(
+        self, request: pb.RejectKeyChangeRequest, context: "Context[Any, Any]"
+    ) -> pb.RejectKeyChangeResponse:
+        participant_id = _operator()
+        return await self._changes.reject(_change_id(request.change_id), participant_id=participant_id)
+
+    async def ListKeyChanges(
+        self, request: pb.ListKeyChangesRequest, context: "Context[Any, Any]"
+    ) -> pb.ListKeyChangesResponse:
+        _operator()
+        return await self._reading.changes(
+            only_proposed=request.only_proposed,
+            below=_page_token(request.page_token),
+            rows_max=_page_size(request.page_size),
+        )
+
+    async def ListKeyAudit(
+        self, request: pb.ListKeyAuditRequest, context: "Context[Any, Any]"
+    ) -> pb.ListKeyAuditResponse:
+        _operator()
+        return await self._reading.audit(
+            key_name=shapes.name("key_name", request.key_name) if request.key_name else "",
+            below=_page_token(request.page_token),
+            rows_max=_page_size(request.page_size),
+        )
+
+    async def ExplainArqc(
+        self, request: pb.ExplainArqcRequest, context: "Context[Any, Any]"
+    ) -> pb.ExplainArqcResponse:
+        participant_id = _operator()
+        key = key_name("key", request.key)
+        pan = request.pan
+        if not (PAN_DIGITS_MIN <= len(pan) <= PAN_DIGITS_MAX and pan.isascii() and pan.isdigit()):
+            raise MalformedFieldError("pan", f"must be {PAN_DIGITS_MIN} to {PAN_DIGITS_MAX} digits")
+        psn = fields.digits("psn", request.psn, size=2, default=request.chip.psn or FIRST_PSN)
+        if request.chip.psn not in ("", psn):
+            raise MalformedFieldError("chip.psn", "must be empty or the same as psn")
+        amount_minor = fields.amount_minor("amount_minor", request.amount_minor, minimum=0)
+        if request.session_key_method not in SESSION_METHODS:
+            raise MalformedFieldError("session_key_method", "must be one of the named values")
+        presented = presented_cryptogram("chip", request.chip, pan=pan, amount_minor=amount_minor)
+        check = ArqcCheck(
+            key=KeyRef(key.name, key.version),
+            pan=pan,
+            psn=psn,
+            data=presented.data,
+            atc=request.chip.atc,
+            arqc=request.chip.arqc,
+            session_method=SESSION_METHODS[request.session_key_method],
+        )
+        return await self._reading.explain(
+            check,
+            transaction=_transaction(request.chip, amount_minor),
+            iad=request.chip.iad,
+            participant_id=participant_id,
+        )
+
+
+def _operator() -> str:
+    """The caller's id, if it is an operator."""
+    caller = current_caller.get()
+    caller.require_operator()
+    return caller.participant_id
+
+
+def _change_id(text: str) -> str:
+    try:
+        return fields.request_id(text)
+    except MalformedFieldError:
+        raise MalformedFieldError("change_id", "must be a UUID") from None
+
+
+def _page_size(size: int) -> int:
+    if size > PAGE_SIZE_MAX:
+        raise MalformedFieldError("page_size", f"must be at most {PAGE_SIZE_MAX}")
+    return size or PAGE_SIZE_DEFAULT
+
+
+def _page_token(token: str) -> int | None:
+    """Tokens are numbers of rows; nothing is told by one that the list does not tell."""
+    if not token:
+        return None
+    if len(token) > 18 or not (token.isascii() and token.isdigit()):
+        raise MalformedFieldError("page_token", "must be the next_page_token of the page before")
+    return int(token)
+
+
+def _transaction(chip: common_pb2.ChipCryptogram, amount_minor: int) -> TransactionData:
+    """The elements that ``presented_cryptogram`` has checked and encoded."""
+    return TransactionData(
+        amount_authorized_minor=amount_minor,
+        amount_other_minor=0,
+        terminal_country_code=chip.terminal_country_code or CHINA_NUMERIC,
+        tvr=chip.tvr,
+        transaction_currency_code=CNY_NUMERIC,
+        transaction_date=chip.transaction_date,
+        transaction_type=f"{chip.transaction_type:02d}",
+        unpredictable_number=chip.unpredictable_number,
+        aip=chip.aip,
+        atc=chip.atc,
+        cvr=chip.iad[3:7],
+    )

@@ -1,0 +1,57 @@
+"""What the housekeeper does for keys: ends proposals that nobody decided, and destroys keys whose time has come.
+
+Both may run twice, or stop half-way: the next run finishes them, and the audit tells each once.
+"""
+
+import uuid
+from typing import Any
+
+import asyncpg
+
+from crypto.keys import KeyState
+from server.keys import store
+from server.keys.execution import AdministeredKeys, fresh_keys
+
+
+async def expire_proposals(pool: "asyncpg.Pool[Any]", keys: AdministeredKeys) -> None:
+    """Ends proposals of more than 24 hours, but none that the key store has carried out.
+
+    Raises:
+        UnavailableError: the database or the key store does not answer.
+    """
+    infos = await keys.ask(lambda: fresh_keys(keys.store))
+    # What is no UUID was no change of the KeyService's.
+    carried_out = [info.change_id for info in infos if _is_uuid(info.change_id)]
+    async with store.transaction(pool) as connection:
+        await store.expire_changes(connection, carried_out)
+
+
+async def destroy_due_keys(
+    pool: "asyncpg.Pool[Any]", keys: AdministeredKeys, *, now_s: int | None = None
+) -> None:
+    """Destroys the keys whose time has come, and says in the audit which are gone.
+
+    Args:
+        pool: the database.
+        keys: the key store.
+        now_s: unix seconds; the database's clock when absent.
+    Raises:
+        UnavailableError: the database or the key store does not answer.
+    """
+    if now_s is None:
+        async with store.transaction(pool) as connection:
+            now_s = await store.database_time_s(connection)
+    due_s = now_s
+    await keys.ask(keys.store.refresh)
+    await keys.ask(lambda: keys.store.destroy_due(due_s))
+    # All that are gone and not only those of now: a run that died after the destruction left no entry.
+    destroyed = [info for info in keys.store.describe() if info.state is KeyState.DESTROYED]
+    async with store.transaction(pool) as connection:
+        await store.record_destroyed(connection, destroyed)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
