@@ -146,7 +146,8 @@ def bench(
     """Measure this core beside its baselines on this machine.
 
     echo: a bare grpc.aio server. unary, frames: durable purchases with chip. pgbench: PostgreSQL's TPC-B on
-    the same server. crypto: card cryptograms against pyemv. Without names, all of them.
+    the same server. crypto: cryptograms, PIN blocks and DUKPT against pyemv, psec and the straight way, and
+    through a token. Without names, all of them.
 
     Exit code 1 when a figure must not be used: an operation without an outcome, or books that disagree.
     """

@@ -77,14 +77,20 @@ def _print_crypto(repeats: Sequence[Repeat], console: Console) -> None:
     result = _last_results(repeats).get("crypto")
     if result is None:
         return
-    table = Table(title="ARQC check and ARPC, CPU µs per card", title_justify="left")
-    for heading in ("what", "µs", "times pyemv"):
+    batch = result.facts["batch"]
+    table = Table(title=f"Card cryptography, CPU of one core; in batches of {batch}", title_justify="left")
+    for heading in ("what", "µs each", "per second"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
-    times = result.facts["us_per_check"]
-    baseline = result.facts.get("baseline_us")
-    for name, us in times.items():
-        table.add_row(name, f"{us:.1f}", f"{us / baseline:.2f}" if baseline else "")
+    for name, us in result.facts["us_each"].items():
+        table.add_row(name, f"{us:.1f}", f"{1e6 / us:,.0f}")
     console.print(table)
+    table = Table(title="Times as fast as the baseline", title_justify="left")
+    for heading in ("what", "times"):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for name, times in result.facts["ratios"].items():
+        table.add_row(name, f"{times:.2f}")
+    console.print(table)
+    console.print(f"pkcs11: {result.facts['pkcs11']}")
 
 
 def _last_results(repeats: Sequence[Repeat]) -> dict[str, SuiteResult]:

@@ -19,7 +19,7 @@ def test_result_file_holds_every_figure_and_what_it_depends_on(tmp_path: Path) -
     flags = ["--seconds", "0.5", "--warmup", "0", "--workers", "2", "--connections", "4", "--repeat", "2"]
     done = _bench("echo", "crypto", *flags, "--json", str(path))
     assert done.returncode == 0, done.stderr
-    assert "pyemv 3DES" in done.stdout
+    assert "ARQC TDES with pyemv" in done.stdout
     result = json.loads(path.read_text())
     assert set(result["rates_per_s"]) == {"echo", "crypto"}
     assert result["rates_per_s"]["echo"]["median"] > 0
@@ -32,8 +32,12 @@ def test_result_file_holds_every_figure_and_what_it_depends_on(tmp_path: Path) -
     assert echo["approved"] == echo["answered"] > 0
     assert echo["facts"]["connections_per_worker"] == [2, 2]
     assert {"generator", "workers"} <= set(echo["cpu"])
-    times = result["repeats"][0]["crypto"]["facts"]["us_per_check"]
-    assert {"SM4 singly", "SM4 in batches of 256", "TDES singly", "AES singly", "pyemv 3DES"} <= set(times)
+    facts = result["repeats"][0]["crypto"]["facts"]
+    assert {"ARQC SM4 singly", "ARQC TDES in batches", "PIN SM4_0 translated", "DUKPT AES straight"} <= set(
+        facts["us_each"]
+    )
+    assert {"ARQC AES pkcs11 batch", "ARQC AES pkcs11 strict"} <= set(facts["us_each"])
+    assert all(ratio > 0 for ratio in facts["ratios"].values())
 
 
 def test_an_unknown_suite_is_refused() -> None:
