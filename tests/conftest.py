@@ -5,6 +5,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import known_secrets
 import pytest
 import pytest_asyncio
 from core_under_test import (
@@ -23,6 +24,22 @@ from server.settings import socket_dsn
 
 CARDS = 3_000
 CLASSES = sorted(RPC_CLASSES)
+
+_printed: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keeps what a test and the code under it printed or logged in this process."""
+    _printed.extend(text for text in (report.capstdout, report.capstderr, report.caplog) if text)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the session when a secret of any instance was printed."""
+    if leaks := known_secrets.printed_leaks(_printed):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"secrets were printed by the tests: {leaks}", red=True)
 
 
 @pytest.fixture(scope="session")

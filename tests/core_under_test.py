@@ -23,6 +23,7 @@ from onecard.v1 import (
     cards_pb2,
     cards_pb2_grpc,
     common_pb2,
+    cryptography_pb2_grpc,
     identity_pb2,
     identity_pb2_grpc,
 )
@@ -38,7 +39,7 @@ OPENING_BALANCE_MINOR = 1_000_000
 # Longer than the second in which every worker reads grants again.
 GRANTS_IN_FORCE_S = 1.6
 CALL_S = 20.0
-EVERYTHING = {"rpc_class": ["*"], "region": ["36"], "catalogue_item": ["*"]}
+EVERYTHING = {"rpc_class": ["*"], "region": ["36"], "catalogue_item": ["*"], "key": ["*"]}
 
 _stans = itertools.count(1)
 
@@ -79,7 +80,7 @@ async def refusal_of(call: "Awaitable[Any]") -> Refusal:
 
 def without(rpc_class: str) -> str:
     """The participant that was granted every RPC class but one."""
-    return f"without-{rpc_class.replace('_', '-')}"
+    return f"no-{rpc_class.replace('_', '-')}"
 
 
 def distant_cutoff() -> str:
@@ -219,6 +220,7 @@ class Caller:
         self.authentication = card_authentication_pb2_grpc.CardAuthenticationServiceStub(self.channel)
         self.identity = identity_pb2_grpc.IdentityServiceStub(self.channel)
         self.cards = cards_pb2_grpc.CardServiceStub(self.channel)
+        self.cryptography = cryptography_pb2_grpc.CryptographyServiceStub(self.channel)
 
     async def authorize(
         self, request: authorization_pb2.AuthorizeRequest, timeout_s: float = CALL_S

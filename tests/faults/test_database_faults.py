@@ -17,6 +17,7 @@ from core_under_test import (
     status_query,
     verification,
 )
+from pin_pad import WRONG, PinPad, pin_issue
 from proxied_core import ProxiedCore
 from tcp_proxy import Cut
 from workload import Workload
@@ -68,6 +69,8 @@ async def test_cut_around_the_commit_of_any_other_request_doubles_nothing(
         ("IdentityService/VerifyIdentity", verification(chip=answer)),
         ("IdentityService/IssueCardCode", code_issue(card)),
         ("CardService/IssueCard", card_issue(new_card)),
+        ("CryptographyService/IssuePin", pin_issue(card)),
+        ("CryptographyService/VerifyPin", PinPad(core.store).verification(card, WRONG)),
         ("CardService/ReportLoss", loss_report(card)),
         (AUTHORIZE, purchase(core.unissued_card())),
     ):
@@ -80,6 +83,8 @@ async def test_cut_around_the_commit_of_any_other_request_doubles_nothing(
             "SELECT count(*) FROM access_log WHERE request_id = $1", request.request_id
         )
         assert rows == (0 if path == AUTHORIZE else 1)
+    tries = "SELECT pin_tries FROM card_states WHERE card_id = $1"
+    assert await core.database.fetchval(tries, await core.card_id(card)) == 1
 
 
 async def test_workload_under_cuts_keeps_every_outcome_and_the_books(

@@ -10,12 +10,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
+from core_under_test import Core, distant_cutoff, open_directory
 from engine_bench import CARDS, FIRST_ACCOUNT, Bench
+from key_operators import Ceremony, add_key_participants
 from running_instance import Instance
 
 from server.database import migrate
 from server.database.embedded import EmbeddedPostgres
-from server.settings import Settings
+from server.settings import Settings, socket_dsn
 from server.settlement.reconcile import reconcile
 
 
@@ -109,3 +111,28 @@ async def bench(trial_database: str, postgres: EmbeddedPostgres) -> AsyncIterato
     proof = await reconcile(trial_database)
     await database.close()
     assert proof.clean
+
+
+@pytest.fixture(scope="session")
+def key_instance() -> Iterator[Instance]:
+    """An instance of its own for the tests that change keys: no other test may meet a rotated key."""
+    root = open_directory("onecard-keys-")
+    instance = Instance(root / "data", "--business-day-cutoff", distant_cutoff(), workers=2)
+    yield instance
+    instance.close()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def key_core(key_instance: Instance) -> AsyncIterator[Core]:
+    facts = await asyncio.to_thread(key_instance.until_ready)
+    core = Core(data_dir=key_instance.data_dir, facts=facts, dsn=socket_dsn(Path(facts["socket_dir"])))
+    await core.open(cards=20)
+    await add_key_participants(core)
+    yield core
+    await core.close()
+
+
+@pytest.fixture(scope="session")
+def ceremony(key_core: Core) -> Ceremony:
+    return Ceremony(key_core)

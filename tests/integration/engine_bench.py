@@ -48,7 +48,7 @@ class TrialOperation(Operation):
 class Trial(Capability):
     """Decides, with an answer that no second decision would give again."""
 
-    def prepare(self, operations: Sequence[TrialOperation]) -> None:
+    async def prepare(self, operations: Sequence[TrialOperation]) -> None:
         if any(o.trouble is Trouble.PREPARE for o in operations):
             raise RuntimeError("trouble")
 

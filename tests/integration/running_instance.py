@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import known_secrets
 import psutil
 
 READY_LINE = re.compile(r"onecard ready on (\S+):(\d+) \((\d+) workers?, metrics (\S+)\)")
@@ -41,6 +43,7 @@ class Instance:
         self.data_dir = data_dir
         self._output = data_dir.with_name(f"output-{id(self)}")
         self._errors = data_dir.with_name(f"errors-{id(self)}")
+        self._was_searched = False
         options = [
             "--data-dir",
             str(data_dir),
@@ -66,6 +69,10 @@ class Instance:
     def errors(self) -> str:
         return self._errors.read_text()
 
+    def written(self, stream: str) -> Path:
+        """The file of ``output`` or ``errors``."""
+        return {"output": self._output, "errors": self._errors}[stream]
+
     def until_ready(self) -> dict[str, Any]:
         """Waits for the ready line and returns ``onecard.json``."""
         eventually(lambda: READY_LINE.search(self.output()) or self.process.poll() is not None)
@@ -84,8 +91,32 @@ class Instance:
         return self.exit_code()
 
     def close(self) -> None:
+        """Stops the process, and fails the test when it wrote a secret anywhere."""
+        metrics = self._metrics()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.stop()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self._search(metrics)
+
+    def _metrics(self) -> bytes:
+        """The metrics page of a running instance that has one."""
+        if self.process.poll() is not None:
+            return b""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            address = f"http://127.0.0.1:{self.facts()['metrics_port']}/metrics"
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return bytes(answer.read())
+        return b""
+
+    def _search(self, metrics: bytes) -> None:
+        if self._was_searched:
+            return
+        self._was_searched = True
+        places = {"metrics": metrics}
+        for path in (self._output, self._errors, *(self.data_dir / "postgres" / "log").glob("*")):
+            with contextlib.suppress(OSError):
+                places[path.name] = path.read_bytes()
+        leaks = known_secrets.leaks(self.data_dir, places)
+        assert not leaks, f"a secret was written: {leaks}"

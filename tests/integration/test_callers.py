@@ -20,13 +20,15 @@ from core_under_test import (
     loss_lift,
     loss_report,
     name_and_number,
+    new_id,
     purchase,
     refusal_of,
     status_query,
     verification,
     without,
 )
-from onecard.v1 import authorization_pb2, card_authentication_pb2
+from onecard.v1 import authorization_pb2, card_authentication_pb2, keys_pb2
+from pin_pad import pin_change, pin_issue, pin_unblock, pin_verification, stateless_requests
 from virtual_card import VirtualCard
 
 from server.app import SERVICES
@@ -38,6 +40,8 @@ def cryptogram(card: VirtualCard) -> card_authentication_pb2.CardCryptogram:
     return card_authentication_pb2.CardCryptogram(pan=card.pan, chip=card.sign(0))
 
 
+# Of the RPCs that keep nothing, by name.
+STATELESS = list(stateless_requests("6217000010012345677"))
 # A valid request of each unary RPC on a card of the core.
 REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
     "AuthorizationService/Authorize": purchase,
@@ -49,8 +53,36 @@ REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
     "CardService/GetCardStatus": status_query,
     "CardService/ReportLoss": loss_report,
     "CardService/LiftLoss": loss_lift,
+    "CryptographyService/VerifyPin": pin_verification,
+    "CryptographyService/ChangePin": pin_change,
+    "CryptographyService/UnblockPin": pin_unblock,
+    "CryptographyService/IssuePin": pin_issue,
+    **{
+        f"CryptographyService/{rpc}": lambda card, rpc=rpc: stateless_requests(card.pan)[rpc]
+        for rpc in STATELESS
+    },
 }
-WITH_PURPOSE = [rpc for rpc in REQUESTS if not rpc.endswith(("/Authorize", "/CreateChallenge"))]
+# Those that touch no card: the same callers are refused them.
+KEY_REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
+    "KeyService/ListKeys": lambda _: keys_pb2.ListKeysRequest(),
+    "KeyService/ProposeKeyChange": lambda _: keys_pb2.ProposeKeyChangeRequest(
+        request_id=new_id(), justification="test", rotate=keys_pb2.RotateKey(name="zpk-sm4")
+    ),
+    "KeyService/SubmitKeyComponent": lambda _: keys_pb2.SubmitKeyComponentRequest(
+        request_id=new_id(), change_id=new_id(), component=bytes(16)
+    ),
+    "KeyService/ApproveKeyChange": lambda _: keys_pb2.ApproveKeyChangeRequest(change_id=new_id()),
+    "KeyService/RejectKeyChange": lambda _: keys_pb2.RejectKeyChangeRequest(change_id=new_id()),
+    "KeyService/ListKeyChanges": lambda _: keys_pb2.ListKeyChangesRequest(),
+    "KeyService/ListKeyAudit": lambda _: keys_pb2.ListKeyAuditRequest(),
+    "KeyService/ExplainArqc": lambda c: keys_pb2.ExplainArqcRequest(pan=c.pan, chip=c.sign(0)),
+}
+WITH_PURPOSE = [
+    f"{service.name}/{method.name}"
+    for service in SERVICES.values()
+    for method in service.methods
+    if "catalogue_item" in method.input_type.fields_by_name
+]
 # Whose answer for a card of a region not granted is that for no card.
 AS_UNKNOWN = {
     "IdentityService/IssueCardCode",
@@ -58,7 +90,12 @@ AS_UNKNOWN = {
     "CardService/ReportLoss",
     "CardService/LiftLoss",
 }
-ON_A_CARD = [rpc for rpc in REQUESTS if not rpc.endswith("/CreateChallenge")]
+# A PIN of a card of a region not granted is that of no card: test_card_pins.py.
+ON_A_CARD = [
+    rpc
+    for rpc in REQUESTS
+    if not rpc.startswith("CryptographyService/") and not rpc.endswith("/CreateChallenge")
+]
 
 
 async def send(caller: Caller, rpc: str, request: Any) -> Any:
@@ -67,26 +104,27 @@ async def send(caller: Caller, rpc: str, request: Any) -> Any:
 
 def test_every_unary_rpc_is_tried() -> None:
     served = {f"{name.split('.')[-1]}/{m.name}" for name, s in SERVICES.items() for m in s.methods}
-    assert served - set(REQUESTS) == {"AuthorizationService/AuthorizeStream"}
+    streams = {"AuthorizationService/AuthorizeStream", "CryptographyService/CryptographyStream"}
+    assert served - set(REQUESTS | KEY_REQUESTS) == streams
 
 
-@pytest.mark.parametrize("rpc", REQUESTS)
+@pytest.mark.parametrize("rpc", REQUESTS | KEY_REQUESTS)
 @pytest.mark.parametrize("participant_id", ["stranger-01", "suspended-01"])
 async def test_certificate_of_no_active_participant_is_unauthenticated(
     core: Core, rpc: str, participant_id: str
 ) -> None:
     card = core.card()
-    request = REQUESTS[rpc](card)
+    request = (REQUESTS | KEY_REQUESTS)[rpc](card)
     refusal = await refusal_of(send(core.caller(participant_id), rpc, request))
     assert (refusal.code.name, refusal.reason) == ("UNAUTHENTICATED", "CALLER_UNKNOWN")
     if request_id := getattr(request, "request_id", ""):
         assert await core.stored(request_id) == 0
 
 
-@pytest.mark.parametrize("rpc", REQUESTS)
+@pytest.mark.parametrize("rpc", REQUESTS | KEY_REQUESTS)
 async def test_rpc_whose_class_is_not_granted_is_refused(core: Core, rpc: str) -> None:
     rpc_class = RPC_POLICIES[f"/onecard.v1.{rpc}"].rpc_class
-    request = REQUESTS[rpc](core.card())
+    request = (REQUESTS | KEY_REQUESTS)[rpc](core.card())
     for participant_id in ("no-grants", without(rpc_class)):
         refusal = await refusal_of(send(core.caller(participant_id), rpc, request))
         assert (refusal.code.name, refusal.reason) == ("PERMISSION_DENIED", "RPC_CLASS_NOT_GRANTED")

@@ -23,7 +23,8 @@ from core_under_test import (
     verification,
 )
 from google.protobuf.descriptor import Descriptor
-from onecard.v1 import card_authentication_pb2, common_pb2
+from onecard.v1 import card_authentication_pb2, common_pb2, cryptography_pb2
+from pin_pad import pin_change, pin_issue, pin_unblock, pin_verification, stateless_requests
 from virtual_card import VirtualCard
 
 from server.app import SERVICES
@@ -94,14 +95,48 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "expires_on": ("", "2099123", "20990230", "20200101", "２0991231", "+2099123"),
     "transaction_amount_max_minor": (0, -1, 10**12),
     "day_amount_max_minor": (0, -1, 10**12),
+    "version": (256, 2**32 - 1),
+    "block": (b"", bytes(8), bytes(15), bytes(17)),
+    "format": (0, 6, 99, -1),
+    "target_format": (0, 6, 99, -1),
+    "ksn": (bytes(1), bytes(9), bytes(11), bytes(13)),
+    "data": (b"", bytes(253)),
+    "arc": (b"", bytes(1), bytes(3)),
+    "csu": (b"", bytes(3), bytes(5)),
+    "proprietary": (bytes(9),),
+    "session_key_method": (3, 99, -1),
+    "message": (b"", bytes(8193)),
+    "padding": (4, 99, -1),
+    "mac_bytes": (1, 3, 33, 2**32 - 1),
+    "mac": (b"", bytes(3), bytes(33)),
+    "expiry": ("", "281", "28123", "28a2", "２812", "28-2"),
+    "service_code": ("", "20", "2011", "2a1", "２01"),
+    "card_verification_value": ("", "12", "1234", "12a", "１23"),
+    "command": (0, 5, -1),
 }
 # Where a field differs from its namesakes.
 MORE_BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "Authorize.terminal_id": ("",),
     "IssueCard.pan": ("4012888888881881",),
     "IssueCard.identification_code": ("360100D15600000500BF7C7A48FB4966",),
+    # Not bound to the card.
+    "IssuePin.format": (cryptography_pb2.PIN_BLOCK_FORMAT_ISO_1,),
+    "GenerateCardVerification.kind": (4,),
+    "VerifyCardVerification.kind": (4,),
+    "VerifyArqc.pan": ("62170000100",),
+    "TranslatePin.pan": ("621700001001",),
+    "GenerateIssuerScript.pan": ("621700001001",),
 }
-LESS_BAD_VALUES: dict[str, tuple[Any, ...]] = {"AuthenticateCard.cryptogram.amount_minor": (0,)}
+STATELESS = list(stateless_requests("6217000010012345677"))
+LESS_BAD_VALUES: dict[str, tuple[Any, ...]] = {
+    "AuthenticateCard.cryptogram.amount_minor": (0,),
+    # Cards of other issuers: their numbers have other lengths, and need no valid Luhn digit.
+    **{f"{rpc}.pan": ("621700001001234567", "6217000010012345678") for rpc in STATELESS},
+    "VerifyArqc.atc": (0,),
+    "GenerateIssuerScript.atc": (0,),
+    "GenerateCardVerification.kind": (3,),
+    "VerifyCardVerification.kind": (3,),
+}
 # Messages whose absence is the mistake, with the name the error gives them.
 ABSENT = {
     "Authorize.chip": "chip",
@@ -111,6 +146,12 @@ ABSENT = {
     "GetCardStatus.card": "card",
     "ReportLoss.card": "card",
     "LiftLoss.card": "card",
+    "UnblockPin.card": "card",
+    "VerifyPin.pin": "pin.format",
+    "ChangePin.new_pin": "new_pin.format",
+    "IssuePin.key": "key.name",
+    "TranslatePin.source": "source.format",
+    "GenerateMac.key": "key.name",
 }
 
 
@@ -147,7 +188,17 @@ def valid_requests(rpc: str, card: VirtualCard) -> list[Any]:
         "GetCardStatus": lambda: references(status_query, card),
         "ReportLoss": lambda: references(loss_report, card),
         "LiftLoss": lambda: references(loss_lift, card),
+        "VerifyPin": lambda: [pin_verification(card)],
+        "ChangePin": lambda: [pin_change(card)],
+        "UnblockPin": lambda: references(pin_unblock, card),
+        "IssuePin": lambda: [pin_issue(card)],
     }
+    if rpc == "VerifyArqc":
+        by_method_1 = stateless_requests(card.pan)[rpc]
+        by_method_2 = cryptography_pb2.ArpcMethod2(csu=bytes(4), proprietary=bytes(8))
+        return [by_method_1, changed(by_method_1, method_1=None, method_2=by_method_2)]
+    if rpc in STATELESS:
+        return [stateless_requests(card.pan)[rpc]]
     return makers[rpc]()
 
 
@@ -163,9 +214,16 @@ METHODS = {
     method.name: (f"{service}/{method.name}", method.input_type)
     for service, descriptor in SERVICES.items()
     for method in descriptor.methods
+    # Its callers are operators, with tests of their own.
+    if descriptor.name != "KeyService"
 }
-# The stream carries the unary request; a challenge has no field to break.
-RPCS = sorted(set(METHODS) - {"AuthorizeStream", "CreateChallenge"})
+# Streams carry the unary requests, a challenge has no field to break, and keys are changed by operators, with tests of
+# their own.
+RPCS = sorted(
+    rpc
+    for rpc, (path, _) in METHODS.items()
+    if not rpc.endswith("Stream") and rpc != "CreateChallenge" and ".KeyService/" not in path
+)
 FIELDS = [f"{rpc}.{path}" for rpc in RPCS for path in leaves(METHODS[rpc][1])]
 
 

@@ -44,6 +44,7 @@ def usable_card() -> CardState:
         day_amount_max_minor=5_000,
         day=BUSINESS_DATE,
         day_amount_minor=4_000,
+        pin_tries=0,
     )
 
 

@@ -32,6 +32,7 @@ def fresh_state() -> CardState:
         day_amount_max_minor=1,
         day=TODAY,
         day_amount_minor=0,
+        pin_tries=0,
     )
 
 

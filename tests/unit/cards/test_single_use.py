@@ -18,7 +18,7 @@ from server.identity.service import VerifyByChip
 ISSUED = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ISSUED_AT_S = int(ISSUED.timestamp())
 CODE_LIFE_S, CHALLENGE_LIFE_S = 65, 30
-CALLER = Participant("bank-01", 7, frozenset(), (), frozenset())
+CALLER = Participant("bank-01", "bank", 7, frozenset(), (), frozenset(), frozenset())
 # Nothing here asks it: what it would say stands in the operations.
 KEY_STORE = cast(KeyStore, None)
 

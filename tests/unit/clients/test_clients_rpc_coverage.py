@@ -8,13 +8,21 @@ from collections.abc import AsyncIterable, AsyncIterator
 import pytest
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
-from onecard.v1 import authorization_pb2, card_authentication_pb2, cards_pb2, identity_pb2
+from onecard.v1 import (
+    authorization_pb2,
+    card_authentication_pb2,
+    cards_pb2,
+    cryptography_pb2,
+    identity_pb2,
+    keys_pb2,
+)
 
-from clients import frames, service_client
+from clients import service_client
 from clients.channel import UnaryRpc
+from clients.frames import StreamRpc
 from clients.service_client import OneCardClient
 
-FILES = (authorization_pb2, card_authentication_pb2, cards_pb2, identity_pb2)
+FILES = (authorization_pb2, card_authentication_pb2, cards_pb2, cryptography_pb2, identity_pb2, keys_pb2)
 METHODS: list[MethodDescriptor] = [
     method
     for file in FILES
@@ -22,6 +30,7 @@ METHODS: list[MethodDescriptor] = [
     for method in service.methods
 ]
 UNARY = [method for method in METHODS if not method.client_streaming]
+STREAMING = [method for method in METHODS if method.client_streaming]
 
 
 def snake_case(name: str) -> str:
@@ -64,12 +73,20 @@ def test_unary_rpc_has_its_own_path_and_types(method: MethodDescriptor) -> None:
     assert getattr(service_client, constant) is rpc
 
 
-def test_the_streaming_rpc_has_its_own_path_and_types() -> None:
-    (method,) = [method for method in METHODS if method.client_streaming]
-    assert path_of(method) == frames.PATH
-    hints = typing.get_type_hints(OneCardClient.authorize_stream)
-    assert hints["frames"] == AsyncIterable[authorization_pb2.AuthorizeStreamRequest]
-    assert hints["return"] == AsyncIterator[authorization_pb2.AuthorizeStreamResponse]
+@pytest.mark.parametrize("method", STREAMING, ids=path_of)
+def test_streaming_rpc_has_its_own_path_and_types(method: MethodDescriptor) -> None:
+    request = message_factory.GetMessageClass(method.input_type)
+    response = message_factory.GetMessageClass(method.output_type)
+    rpcs = [value for value in vars(service_client).values() if isinstance(value, StreamRpc)]
+    (rpc,) = [rpc for rpc in rpcs if rpc.path == path_of(method)]
+    assert (rpc.request_type, rpc.response_type) == (request, response)
+    function = getattr(OneCardClient, snake_case(method.name))
+    hints = typing.get_type_hints(function)
+    assert hints["frames"] == AsyncIterable[request]
+    assert hints["return"] == AsyncIterator[response]
+    constant = snake_case(method.name).upper()
+    assert constant in inspect.getsource(function)
+    assert getattr(service_client, constant) is rpc
 
 
 def test_no_unary_rpc_is_declared_twice() -> None:

@@ -26,6 +26,14 @@ def test_classes_are_those_the_protos_name() -> None:
         "GetCardStatus": "card_status",
         "ReportLoss": "card_loss",
         "LiftLoss": "card_loss",
+        "ListKeys": "key_view",
+        "ProposeKeyChange": "key_custodian",
+        "SubmitKeyComponent": "key_custodian",
+        "ApproveKeyChange": "key_custodian",
+        "RejectKeyChange": "key_custodian",
+        "ListKeyChanges": "key_view",
+        "ListKeyAudit": "key_view",
+        "ExplainArqc": "key_diagnosis",
     }
 
 
@@ -64,6 +72,8 @@ def participant(**grants: object) -> Participant:
         "rpc_classes": frozenset(),
         "regions": (),
         "catalogue_items": frozenset(),
+        "keys": frozenset(),
+        "kind": "bank",
     }
     return Participant(participant_id="bank-01", settlement_account_id=1, **parts | grants)  # type: ignore[arg-type]
 

@@ -1,0 +1,348 @@
+"""Keys are made, used and given up by two operators, and every step is on record."""
+
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from core_under_test import CALL_S, Core, changed, new_id, refusal_of
+from key_operators import WHY, Ceremony, KeyOperator, new_key, proposal, reference
+from onecard.v1 import keys_pb2 as pb
+
+STATE = pb.KeyLifeState
+NOT_YET = "00000000-0000-0000-0000-00000000dead"
+
+
+async def test_a_key_is_made_by_one_operator_and_another(ceremony: Ceremony) -> None:
+    proposed = await ceremony.one.propose(generate=new_key("imk-made", card_key_option=pb.CARD_KEY_OPTION_B))
+    assert proposed.state == pb.KEY_CHANGE_STATE_PROPOSED
+    assert (proposed.kind, proposed.key_name, proposed.key_version) == ("GENERATE", "imk-made", 0)
+    assert (proposed.proposed_by, proposed.decided_by, proposed.justification) == ("custodian-01", "", WHY)
+    assert await ceremony.one.keys("imk-made") == []
+
+    done = await ceremony.two.approve(proposed.change_id)
+    assert done.change.state == pb.KEY_CHANGE_STATE_EXECUTED
+    assert (done.change.key_version, done.change.decided_by) == (1, "custodian-02")
+    assert done.change.decided_at_unix_ms >= done.change.proposed_at_unix_ms > 0
+    assert done.key_block == ""
+    (key,) = await ceremony.three.keys("imk-made")
+    assert key == done.key
+    assert (key.version, key.usage, key.state) == (1, "IMK_AC", STATE.KEY_LIFE_STATE_PRE_ACTIVE)
+    assert key.exportability == pb.KEY_EXPORTABILITY_NON_EXPORTABLE
+    assert key.card_key_option == pb.CARD_KEY_OPTION_B
+    assert len(key.kcv) == 6
+    assert await ceremony.one.steps("imk-made") == [
+        ("PROPOSED", "custodian-01", "GENERATE"),
+        ("EXECUTED", "custodian-02", f"GENERATE kcv {key.kcv}"),
+    ]
+
+
+async def test_a_key_goes_through_its_life(ceremony: Ceremony) -> None:
+    name = "imk-life"
+    first, second = reference(name, 1), reference(name, 2)
+    assert (await ceremony.active_key(name)).state == STATE.KEY_LIFE_STATE_ACTIVE
+    rotated = await ceremony.done(rotate=pb.RotateKey(name=name))
+    assert (rotated.key.version, rotated.key.state) == (2, STATE.KEY_LIFE_STATE_ACTIVE)
+    assert rotated.change.key_version == 2
+    assert [key.state for key in await ceremony.one.keys(name)] == [
+        STATE.KEY_LIFE_STATE_VERIFY_ONLY,
+        STATE.KEY_LIFE_STATE_ACTIVE,
+    ]
+    retired = await ceremony.done(retire=pb.RetireKey(key=second))
+    assert retired.key.state == STATE.KEY_LIFE_STATE_VERIFY_ONLY
+    doomed = await ceremony.done(destroy=pb.DestroyKey(key=first))
+    days_7_ms = 7 * 24 * 3600 * 1000
+    until_ms = doomed.key.destroy_at_unix_ms - doomed.change.decided_at_unix_ms
+    assert abs(until_ms - days_7_ms) < 60_000
+    assert doomed.key.state == STATE.KEY_LIFE_STATE_VERIFY_ONLY
+    spared = await ceremony.done(cancel_destruction=pb.CancelKeyDestruction(key=first))
+    assert spared.key.destroy_at_unix_ms == 0
+
+
+async def test_the_proposer_does_not_approve(ceremony: Ceremony) -> None:
+    proposed = await ceremony.one.propose(generate=new_key("imk-alone"))
+    refusal = await refusal_of(ceremony.one.approve(proposed.change_id))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SECOND_PERSON_REQUIRED")
+    assert await ceremony.one.keys("imk-alone") == []
+    assert await ceremony.one.steps("imk-alone") == [
+        ("PROPOSED", "custodian-01", "GENERATE"),
+        ("REFUSED", "custodian-01", "GENERATE SECOND_PERSON_REQUIRED"),
+    ]
+    # Also once it is done: the answer is another's.
+    await ceremony.two.approve(proposed.change_id)
+    refusal = await refusal_of(ceremony.one.approve(proposed.change_id))
+    assert refusal.reason == "SECOND_PERSON_REQUIRED"
+
+
+async def test_the_schema_keeps_the_second_person_too(ceremony: Ceremony, key_core: Core) -> None:
+    proposed = await ceremony.one.propose(generate=new_key("imk-schema"))
+    for decided_by in ("custodian-01", None):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await key_core.database.execute(
+                "UPDATE key_changes SET state = 'EXECUTED', decided_by = $2, decided_at = now()"
+                " WHERE change_id = $1",
+                proposed.change_id,
+                decided_by,
+            )
+
+
+async def test_a_decided_change_stays_as_it_is(ceremony: Ceremony, key_core: Core) -> None:
+    proposed = await ceremony.one.propose(generate=new_key("imk-decided"))
+    await ceremony.two.approve(proposed.change_id)
+    for statement in (
+        "UPDATE key_changes SET state = 'PROPOSED', decided_by = NULL, decided_at = NULL WHERE change_id = $1",
+        "DELETE FROM key_changes WHERE change_id = $1",
+    ):
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await key_core.database.execute(statement, proposed.change_id)
+    for call in (ceremony.three.approve, ceremony.three.reject):
+        refusal = await refusal_of(call(proposed.change_id))
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "KEY_CHANGE_STATE",
+        )
+
+
+async def test_approving_again_gives_the_same_answer(ceremony: Ceremony) -> None:
+    proposed = await ceremony.one.propose(generate=new_key("imk-again"))
+    first = await ceremony.two.approve(proposed.change_id)
+    assert await ceremony.two.approve(proposed.change_id) == first
+    assert len(await ceremony.one.keys("imk-again")) == 1
+    assert [step for step, *_ in await ceremony.one.steps("imk-again")] == ["PROPOSED", "EXECUTED"]
+
+
+async def test_a_change_is_rejected_or_withdrawn(ceremony: Ceremony) -> None:
+    rejected = await ceremony.one.propose(generate=new_key("imk-rejected"))
+    answer = await ceremony.two.reject(rejected.change_id)
+    assert (answer.state, answer.decided_by) == (pb.KEY_CHANGE_STATE_REJECTED, "custodian-02")
+    assert await ceremony.two.reject(rejected.change_id) == answer
+    withdrawn = await ceremony.one.propose(generate=new_key("imk-rejected"))
+    assert (await ceremony.one.reject(withdrawn.change_id)).decided_by == "custodian-01"
+    refusal = await refusal_of(ceremony.two.approve(withdrawn.change_id))
+    assert refusal.reason == "KEY_CHANGE_STATE"
+    assert await ceremony.one.keys("imk-rejected") == []
+    steps = [step for step, *_ in await ceremony.one.steps("imk-rejected")]
+    assert steps == ["PROPOSED", "REJECTED", "PROPOSED", "REJECTED", "REFUSED"]
+
+
+async def test_a_change_that_waited_a_day_is_no_longer_approved(ceremony: Ceremony, key_core: Core) -> None:
+    proposed = await ceremony.one.propose(generate=new_key("imk-late"))
+    await key_core.database.execute(
+        "UPDATE key_changes SET proposed_at = now() - interval '24 hours' WHERE change_id = $1",
+        proposed.change_id,
+    )
+    assert (await refusal_of(ceremony.two.approve(proposed.change_id))).reason == "KEY_CHANGE_STATE"
+
+
+async def test_the_same_request_id_is_one_proposal(ceremony: Ceremony) -> None:
+    request_id = new_id()
+    first = await ceremony.one.propose(request_id=request_id, generate=new_key("imk-once"))
+    assert first.change_id == request_id
+    spelled = request_id.upper()
+    assert await ceremony.one.propose(request_id=spelled, generate=new_key("imk-once")) == first
+    others: list[tuple[KeyOperator, dict[str, Any], str]] = [
+        (ceremony.one, {"generate": new_key("imk-other")}, "change"),
+        (ceremony.one, {"generate": new_key("imk-once"), "justification": "other"}, "justification"),
+        (ceremony.two, {"generate": new_key("imk-once")}, "caller"),
+    ]
+    for operator, fields, field in others:
+        refusal = await refusal_of(operator.propose(request_id=request_id, **fields))
+        assert (refusal.code, refusal.reason, refusal.field) == (
+            grpc.StatusCode.ALREADY_EXISTS,
+            "REQUEST_ID_REUSED",
+            field,
+        )
+    # Repeated after the approval it tells how the change ended, and makes no second key.
+    await ceremony.two.approve(request_id)
+    again = await ceremony.one.propose(request_id=request_id, generate=new_key("imk-once"))
+    assert again.state == pb.KEY_CHANGE_STATE_EXECUTED
+    assert len(await ceremony.one.keys("imk-once")) == 1
+
+
+async def test_what_cannot_be_carried_out_is_not_proposed(ceremony: Ceremony) -> None:
+    name = "imk-states"
+    await ceremony.active_key(name)
+    await ceremony.done(generate=new_key(name))
+    await ceremony.done(destroy=pb.DestroyKey(key=reference(name, 2)))
+    one, two = reference(name, 1), reference(name, 2)
+    state, usage = (
+        (grpc.StatusCode.FAILED_PRECONDITION, "KEY_STATE"),
+        (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "KEY_USAGE",
+        ),
+    )
+    unknown = (grpc.StatusCode.NOT_FOUND, "KEY_UNKNOWN")
+    kbpk = reference("kbpk-sm4")
+    cases: list[tuple[dict[str, Any], tuple[grpc.StatusCode, str]]] = [
+        ({"activate": pb.ActivateKey(key=one)}, state),
+        ({"activate": pb.ActivateKey(key=two)}, state),
+        ({"retire": pb.RetireKey(key=two)}, state),
+        ({"destroy": pb.DestroyKey(key=one)}, state),
+        ({"destroy": pb.DestroyKey(key=two)}, state),
+        ({"cancel_destruction": pb.CancelKeyDestruction(key=one)}, state),
+        ({"rotate": pb.RotateKey(name="blind-index")}, state),
+        ({"retire": pb.RetireKey(key=reference("blind-index", 1))}, state),
+        ({"generate": new_key("blind-index", "BLIND_INDEX", "HMAC_SM3")}, state),
+        ({"generate": new_key(name, "PIN_ENCRYPTION")}, usage),
+        ({"generate": new_key(name, "IMK_AC", "AES")}, usage),
+        ({"export_block": pb.ExportKeyBlock(key=one, under=kbpk)}, usage),
+        ({"export_block": pb.ExportKeyBlock(key=one, under=reference("sealing"))}, usage),
+        ({"activate": pb.ActivateKey(key=reference(name, 9))}, unknown),
+        ({"rotate": pb.RotateKey(name="no-such-key")}, unknown),
+        ({"export_block": pb.ExportKeyBlock(key=one, under=reference("no-kbpk"))}, unknown),
+    ]
+    for change, expected in cases:
+        refusal = await ceremony.refused(**change)
+        assert (refusal.code, refusal.reason) == expected, change
+    refused = [detail for step, _, detail in await ceremony.one.steps(name) if step == "REFUSED"]
+    assert len(refused) == 10
+    assert "ACTIVATE KEY_STATE" in refused
+
+
+async def test_what_became_impossible_is_refused_at_approval(ceremony: Ceremony) -> None:
+    name = "imk-moved-on"
+    await ceremony.active_key(name)
+    await ceremony.done(generate=new_key(name))
+    to_activate = await ceremony.one.propose(activate=pb.ActivateKey(key=reference(name, 2)))
+    await ceremony.done(destroy=pb.DestroyKey(key=reference(name, 2)))
+    refusal = await refusal_of(ceremony.two.approve(to_activate.change_id))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KEY_STATE")
+    assert (await ceremony.one.steps(name))[-1] == ("REFUSED", "custodian-02", "ACTIVATE KEY_STATE")
+    change = await ceremony.one.change(to_activate.change_id)
+    assert change.state == pb.KEY_CHANGE_STATE_PROPOSED
+
+
+async def test_an_unknown_change_is_not_found(ceremony: Ceremony) -> None:
+    for call in (
+        ceremony.one.approve(NOT_YET),
+        ceremony.one.reject(NOT_YET),
+        ceremony.one.submit(NOT_YET, bytes(16)),
+    ):
+        refusal = await refusal_of(call)
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "KEY_CHANGE_UNKNOWN")
+
+
+async def test_malformed_fields_are_refused_by_name(ceremony: Ceremony) -> None:
+    good = new_key("imk-malformed")
+    block = pb.ImportKeyBlock(name="imk-malformed", key_block="B" * 64, under=reference("kbpk-sm4"))
+    parts = pb.ImportKeyComponents(key=good, components=2, kcv="ABCDEF")
+    key = reference("imk-ac-sm4", 1)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"request_id": "x", "generate": good}, "request_id"),
+        ({"justification": "", "generate": good}, "justification"),
+        ({"justification": "x" * 201, "generate": good}, "justification"),
+        ({"justification": "a\nb", "generate": good}, "justification"),
+        ({}, "change"),
+        ({"generate": changed(good, name="")}, "generate.name"),
+        ({"generate": changed(good, name="Ä")}, "generate.name"),
+        ({"generate": changed(good, name="a" * 49)}, "generate.name"),
+        ({"generate": changed(good, usage="UDK_AC")}, "generate.usage"),
+        ({"generate": changed(good, usage="SESSION_SMI")}, "generate.usage"),
+        ({"generate": changed(good, usage="STORAGE")}, "generate.usage"),
+        ({"generate": changed(good, usage="imk_ac")}, "generate.usage"),
+        ({"generate": changed(good, cipher=0)}, "generate.cipher"),
+        ({"generate": changed(good, cipher=9)}, "generate.cipher"),
+        ({"generate": changed(good, cipher=pb.KEY_CIPHER_HMAC_SM3)}, "generate.cipher"),
+        ({"generate": new_key("cvk-malformed", "CARD_VERIFICATION", "SM4")}, "generate.cipher"),
+        ({"generate": changed(good, key_bytes=24)}, "generate.key_bytes"),
+        ({"generate": changed(good, exportability=7)}, "generate.exportability"),
+        ({"generate": changed(good, card_key_option=7)}, "generate.card_key_option"),
+        (
+            {"generate": new_key("zpk-x", "PIN_ENCRYPTION", card_key_option=pb.CARD_KEY_OPTION_A)},
+            "generate.card_key_option",
+        ),
+        ({"import_components": changed(parts, components=1)}, "import_components.components"),
+        ({"import_components": changed(parts, components=4)}, "import_components.components"),
+        ({"import_components": changed(parts, kcv="ABCDE")}, "import_components.kcv"),
+        ({"import_components": changed(parts, key=None)}, "import_components.key.name"),
+        ({"import_block": changed(block, name="-x")}, "import_block.name"),
+        ({"import_block": changed(block, key_block="B" * 15)}, "import_block.key_block"),
+        ({"import_block": changed(block, key_block="B" * 4097)}, "import_block.key_block"),
+        ({"import_block": block}, "import_block.key_block"),
+        ({"import_block": changed(block, under=None)}, "import_block.under.name"),
+        ({"import_block": changed(block, card_key_option=7)}, "import_block.card_key_option"),
+        ({"export_block": pb.ExportKeyBlock(key=reference("imk-ac-sm4"))}, "export_block.key.version"),
+        ({"export_block": pb.ExportKeyBlock(key=key)}, "export_block.under.name"),
+        ({"export_block": pb.ExportKeyBlock(key=key, under=key)}, "export_block.under"),
+        ({"activate": pb.ActivateKey(key=reference("imk-ac-sm4"))}, "activate.key.version"),
+        ({"activate": pb.ActivateKey(key=reference("imk-ac-sm4", 256))}, "activate.key.version"),
+        ({"rotate": pb.RotateKey(name="")}, "rotate.name"),
+        ({"retire": pb.RetireKey()}, "retire.key.name"),
+        ({"destroy": pb.DestroyKey()}, "destroy.key.name"),
+        ({"cancel_destruction": pb.CancelKeyDestruction()}, "cancel_destruction.key.name"),
+    ]
+    for change, field in cases:
+        refusal = await ceremony.refused(**change)
+        assert (refusal.code, refusal.field) == (grpc.StatusCode.INVALID_ARGUMENT, field), change
+
+
+async def test_malformed_fields_of_the_other_calls_are_refused_by_name(ceremony: Ceremony) -> None:
+    stub = ceremony.one.stub
+    cases: list[tuple[Any, Any, str]] = [
+        (stub.ApproveKeyChange, pb.ApproveKeyChangeRequest(change_id="x"), "change_id"),
+        (stub.RejectKeyChange, pb.RejectKeyChangeRequest(), "change_id"),
+        (stub.SubmitKeyComponent, pb.SubmitKeyComponentRequest(change_id=NOT_YET), "request_id"),
+        (stub.SubmitKeyComponent, pb.SubmitKeyComponentRequest(request_id=new_id()), "change_id"),
+        (
+            stub.SubmitKeyComponent,
+            pb.SubmitKeyComponentRequest(request_id=new_id(), change_id=NOT_YET),
+            "component",
+        ),
+        (stub.ListKeyChanges, pb.ListKeyChangesRequest(page_size=1001), "page_size"),
+        (stub.ListKeyChanges, pb.ListKeyChangesRequest(page_token="x"), "page_token"),
+        (stub.ListKeyAudit, pb.ListKeyAuditRequest(page_size=1001), "page_size"),
+        (stub.ListKeyAudit, pb.ListKeyAuditRequest(page_token="-1"), "page_token"),
+        (stub.ListKeyAudit, pb.ListKeyAuditRequest(key_name="%"), "key_name"),
+    ]
+    for rpc, request, field in cases:
+        refusal = await refusal_of(rpc(request, timeout=CALL_S))
+        assert (refusal.code, refusal.field) == (grpc.StatusCode.INVALID_ARGUMENT, field), request
+
+
+async def test_only_operators_with_the_grant_are_admitted(ceremony: Ceremony, key_core: Core) -> None:
+    classes = {
+        "ListKeys": ("key_view", pb.ListKeysRequest()),
+        "ListKeyChanges": ("key_view", pb.ListKeyChangesRequest()),
+        "ListKeyAudit": ("key_view", pb.ListKeyAuditRequest()),
+        "ProposeKeyChange": ("key_custodian", proposal(generate=new_key("imk-not-granted"))),
+        "SubmitKeyComponent": ("key_custodian", pb.SubmitKeyComponentRequest()),
+        "ApproveKeyChange": ("key_custodian", pb.ApproveKeyChangeRequest()),
+        "RejectKeyChange": ("key_custodian", pb.RejectKeyChangeRequest()),
+        "ExplainArqc": ("key_diagnosis", pb.ExplainArqcRequest()),
+    }
+    assert set(classes) == {method.name for method in pb.DESCRIPTOR.services_by_name["KeyService"].methods}
+    bank = KeyOperator(key_core, "key-bank-01")
+    without = {
+        rpc_class: KeyOperator(key_core, f"not-{rpc_class.replace('_', '-')}")
+        for rpc_class, _ in classes.values()
+    }
+    for rpc, (rpc_class, request) in classes.items():
+        refusal = await refusal_of(getattr(bank.stub, rpc)(request, timeout=CALL_S))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "OPERATOR_ONLY"), rpc
+        refusal = await refusal_of(getattr(without[rpc_class].stub, rpc)(request, timeout=CALL_S))
+        assert refusal.reason == "RPC_CLASS_NOT_GRANTED", rpc
+
+
+async def test_lists_are_read_page_by_page(ceremony: Ceremony) -> None:
+    names = [f"imk-page-{n}" for n in range(3)]
+    proposed = [await ceremony.one.propose(generate=new_key(name)) for name in names]
+    stub, seen, token = ceremony.one.stub, [], ""
+    while len(seen) < 3:
+        request = pb.ListKeyChangesRequest(only_proposed=True, page_size=1, page_token=token)
+        page = await stub.ListKeyChanges(request, timeout=CALL_S)
+        assert len(page.changes) == 1
+        seen += page.changes
+        token = page.next_page_token
+    assert [change.change_id for change in seen] == [change.change_id for change in reversed(proposed)]
+    for change in proposed:
+        await ceremony.one.reject(change.change_id)
+    request = pb.ListKeyChangesRequest(only_proposed=True, page_size=1000)
+    waiting = (await stub.ListKeyChanges(request, timeout=CALL_S)).changes
+    assert not {change.key_name for change in waiting} & set(names)
+
+    first = await stub.ListKeyAudit(pb.ListKeyAuditRequest(key_name=names[0], page_size=1), timeout=CALL_S)
+    assert [entry.step for entry in first.entries] == ["REJECTED"]
+    rest = pb.ListKeyAuditRequest(key_name=names[0], page_size=1, page_token=first.next_page_token)
+    last = await stub.ListKeyAudit(rest, timeout=CALL_S)
+    assert ([entry.step for entry in last.entries], last.next_page_token) == (["PROPOSED"], "")
