@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from benchmarks.operations import AIP, COUNTRY_CODE, CURRENCY_CODE, CVR, TVR
@@ -21,7 +22,7 @@ from crypto.key_store.checks import ArqcCheck
 from crypto.key_store.data_plane import DataPlane
 from crypto.key_store.requests import EncryptedPin, PinTranslation
 from crypto.keys import Cipher, Key, KeyInfo, KeyState, KeyUsage
-from crypto.pin_block import Pin, PinBlockFormat, encrypt_pin_block
+from crypto.pin_block import Pin, PinBlockFormat, encrypt_pin_blocks
 
 BATCH: Final = 256
 CIPHERS: Final = (Cipher.SM4, Cipher.TDES, Cipher.AES)
@@ -122,20 +123,16 @@ def pin_works(store: KeyStore) -> dict[str, Work]:
         ("zpk-aes", PinBlockFormat.ISO_4),
     ):
         ref = store.active(name)
-        key = store.open_key(ref, KeyUsage.PIN_ENCRYPTION)
+        pins = [(Pin(f"{number:06d}"), pan) for number, pan in enumerate(pans(BATCH))]
+        blocks = encrypt_pin_blocks(partial(store.encrypt_under_master, ref), pins, format=layout)
         translations = [
             PinTranslation(
-                source=EncryptedPin(
-                    key=ref,
-                    ksn=b"",
-                    format=layout,
-                    block=encrypt_pin_block(key, Pin(f"{number:06d}"), pan=pan, format=layout),
-                    pan=pan,
-                ),
+                source=EncryptedPin(key=ref, ksn=b"", format=layout, block=block, pan=pan),
                 target_key=ref,
                 target_format=layout,
             )
-            for number, pan in enumerate(pans(BATCH))
+            for block, (_, pan) in zip(blocks, pins, strict=True)
+            if isinstance(block, bytes)
         ]
         works[f"PIN {layout.value} translated"] = _pin_work(plane, translations)
     return works

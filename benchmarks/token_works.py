@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.crypto_works import BATCH, Work, arqc_work, make_checks, usable_imks
+from crypto.keys import Cipher
 
 SOFTHSM: Final = Path("/usr/lib/softhsm/libsofthsm2.so")
 LABEL: Final = "onecard-bench"
@@ -27,6 +28,8 @@ def softhsm_is_installed() -> bool:
 @cache
 def token_works() -> dict[str, Work]:
     """ARQC and ARPC of each cipher's cards in batches, in both modes of one token.
+
+    SM4 in batch mode alone: SoftHSM has no SM4, so both modes would measure this process.
 
     Made once: SoftHSM reads its configuration once per process, so its directory lives as long as that.
     """
@@ -52,5 +55,6 @@ def token_works() -> dict[str, Work]:
     for info in usable_imks(batch):
         checks = make_checks(batch, info, BATCH)
         works[f"ARQC {info.cipher.value} pkcs11 batch"] = arqc_work(batch, [checks])
-        works[f"ARQC {info.cipher.value} pkcs11 strict"] = arqc_work(strict, [checks])
+        if info.cipher is not Cipher.SM4:
+            works[f"ARQC {info.cipher.value} pkcs11 strict"] = arqc_work(strict, [checks])
     return works

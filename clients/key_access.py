@@ -1,10 +1,14 @@
-"""How a command reaches the core: where it is, which operator asks, and what becomes of a refusal."""
+"""How a command reaches the core: where it is, which operator asks, and what becomes of a refusal.
+
+Where an instance on a data directory listens is told by whoever runs the commands, as the context's object: a function
+from the directory to host:port.
+"""
 
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import click
 from onecard.v1 import cryptography_pb2
@@ -14,28 +18,30 @@ from rich.table import Table
 from clients.channel import ClientCredentials, OneCardChannel
 from clients.errors import OneCardCallError
 from clients.key_custodian import KeyCustodian, key_reference
-from server.cli import EXIT_CONFIGURATION, EXIT_FAILED
-from server.errors import ConfigurationError
-from server.run_files import read_run_file
 
 VERSION_MAX = 255
 DEADLINE_S = 30.0
 PIPE_WIDTH = 250
+EXIT_WRONG_USE = 2
+EXIT_REFUSED = 1
 
 
-class OneLineErrors(click.Group):
-    """Shows refusals as one line; everything else keeps its traceback, because it is a bug."""
+class WrongUseError(click.ClickException):
+    """A mistake in how a command was called, as one line."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ConfigurationError as error:
-            click.echo(f"onecard: {error.message}", err=True)
-            ctx.exit(EXIT_CONFIGURATION)
-        except OneCardCallError as error:
-            reason = error.reason or error.code.name
-            click.echo(f"onecard: {error.message or 'no answer'} ({reason})", err=True)
-            ctx.exit(EXIT_FAILED)
+    exit_code = EXIT_WRONG_USE
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"onecard: {self.message}", file=file, err=file is None)
+
+
+class RefusedError(WrongUseError):
+    """The core refuses, as one line with its reason."""
+
+    exit_code = EXIT_REFUSED
+
+    def __init__(self, error: OneCardCallError) -> None:
+        super().__init__(f"{error.message or 'no answer'} ({error.reason or error.code.name})")
 
 
 class _KeyName(click.ParamType[cryptography_pb2.KeyReference]):
@@ -100,9 +106,12 @@ def as_operator(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[.
                     access.address, access.credentials, channels=1, deadline_s=DEADLINE_S
                 )
             except OSError as error:
-                raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from None
+                raise WrongUseError(f"cannot read {error.filename}: {error.strerror}") from None
             async with channel:
-                await command(KeyCustodian(channel), **options)
+                try:
+                    await command(KeyCustodian(channel), **options)
+                except OneCardCallError as error:
+                    raise RefusedError(error) from None
 
         asyncio.run(work())
 
@@ -142,16 +151,21 @@ def _access(
 ) -> Access:
     """
     Raises:
-        ConfigurationError: no instance runs there, or some of the files are missing.
+        WrongUseError: no address, or some of the files are missing.
     """
     if certificate and key_file and authority:
         credentials = ClientCredentials(certificate=certificate, key=key_file, authority=authority)
     elif certificate or key_file or authority:
-        raise ConfigurationError("--certificate, --key and --authority go together: give all three or none")
+        raise WrongUseError("--certificate, --key and --authority go together: give all three or none")
     else:
         credentials = ClientCredentials.of_participant(data_dir.absolute(), participant)
     if address is None:
-        address = f"localhost:{read_run_file(data_dir.absolute())['port']}"
+        address_of: Callable[[Path], str] | None = click.get_current_context().obj
+        if address_of is None:
+            raise WrongUseError(
+                "say --address: where an instance on a data directory listens is not known here"
+            )
+        address = address_of(data_dir.absolute())
     return Access(address, credentials)
 
 

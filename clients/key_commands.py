@@ -1,7 +1,8 @@
 """``onecard keys``: the administration of keys from the command line, over gRPC, as one operator.
 
 Whoever proposes a change cannot approve it: the second operator runs ``onecard keys approve`` with a certificate of
-their own. Must never echo a component, nor take one as an argument, where a process list would show it.
+their own, and is shown what it is before. Must never echo a component, nor take one as an argument, where a process
+list would show it.
 """
 
 import sys
@@ -13,17 +14,13 @@ from onecard.v1 import common_pb2
 from onecard.v1 import keys_pb2 as pb
 from rich.table import Table
 
-from clients.key_access import HEX, KEY, KEY_VERSION, OneLineErrors, as_operator, print_table
+from clients.key_access import HEX, KEY, KEY_VERSION, WrongUseError, as_operator, print_table
 from clients.key_custodian import KeyCustodian, NewKey
-from crypto.key_store.wrapped_file import KEYS_FILE
-from server.errors import ConfigurationError
-from server.key_stores import ensure_development_store
-from server.settings import click_options, settings_from_flags
 
 CIPHERS = ("SM4", "TDES", "AES", "HMAC_SM3")
 
 
-@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Make, bring in, use and destroy keys; every change is proposed by one operator and approved by another."""
 
@@ -49,7 +46,7 @@ def _new_key(
     name: str, usage: str, cipher: str, key_bytes: int, exportable: bool, card_key_option: str | None
 ) -> NewKey:
     if key_bytes < 0:
-        raise ConfigurationError("a key has no negative length")
+        raise WrongUseError("a key has no negative length")
     return NewKey(
         name=name,
         usage=usage,
@@ -76,13 +73,26 @@ async def list_keys(custodian: KeyCustodian) -> None:
 @as_operator
 async def changes(custodian: KeyCustodian, waiting: bool) -> None:
     """List changes of keys, the latest first."""
-    table = Table("change", "kind", "key", "state", "proposed", "by", "decided by", "components", "why")
+    columns = (
+        "change",
+        "kind",
+        "key",
+        "details",
+        "state",
+        "proposed",
+        "by",
+        "decided by",
+        "components",
+        "why",
+    )
+    table = Table(*columns)
     async for change in custodian.changes(only_proposed=waiting):
         table.add_row(
             change.change_id,
             change.kind,
             _key_text(change.key_name, change.key_version),
-            pb.KeyChangeState.Name(change.state).removeprefix("KEY_CHANGE_STATE_"),
+            " ".join(change.details),
+            _change_state(change),
             _moment(change.proposed_at_unix_ms),
             change.proposed_by,
             change.decided_by,
@@ -148,7 +158,7 @@ async def component(custodian: KeyCustodian, change_id: str) -> None:
     try:
         value = bytes.fromhex(text)
     except ValueError:
-        raise ConfigurationError("a component is hexadecimal digits") from None
+        raise WrongUseError("a component is hexadecimal digits") from None
     answer = await custodian.submit_component(change_id, value)
     click.echo(f"check value {answer.component_kcv}: compare it with your letter")
     click.echo(f"components missing: {answer.components_missing}")
@@ -226,9 +236,16 @@ async def cancel_destruction(custodian: KeyCustodian, key_version: Any, why: str
 
 @main.command()
 @click.argument("change_id")
+@click.option("--yes", is_flag=True, help="Do not ask, once it is shown, whether to approve it.")
 @as_operator
-async def approve(custodian: KeyCustodian, change_id: str) -> None:
-    """Approve what another operator proposed, and have it carried out."""
+async def approve(custodian: KeyCustodian, change_id: str, yes: bool) -> None:
+    """Show what another operator proposed, approve it, and have it carried out."""
+    change = await custodian.change(change_id)
+    if change is None:
+        raise WrongUseError("no such change")
+    _shown(change)
+    if not yes and sys.stdin.isatty() and not click.confirm("approve this?"):
+        raise WrongUseError("not approved")
     answer = await custodian.approve(change_id)
     key = answer.key
     click.echo(f"{answer.change.kind} done: {_key_text(key.name, key.version)} {_state(key)}, kcv {key.kcv}")
@@ -284,18 +301,19 @@ async def explain(
         print_table(table)
 
 
-@main.command()
-@click_options
-def initialise(**flags: Any) -> None:
-    """Make the key store of an instance that brings its own database, in files or a token, with a first set of keys.
+def _shown(change: pb.KeyChange) -> None:
+    """What an operator must know before approving."""
+    click.echo(f"{change.kind} of {_key_text(change.key_name, change.key_version)}: {_change_state(change)}")
+    for detail in change.details:
+        name, _, value = detail.partition("=")
+        click.echo(f"  {name:16}{value}")
+    click.echo(
+        f"proposed by {change.proposed_by} at {_moment(change.proposed_at_unix_ms)}: {change.justification}"
+    )
 
-    Takes the settings of 'onecard serve'; an embedded instance makes its own at the first start.
-    """
-    settings = settings_from_flags(flags)
-    if (settings.keys_dir / KEYS_FILE).exists():
-        raise ConfigurationError(f"key store: {settings.keys_dir} already holds one")
-    ensure_development_store(settings)
-    click.echo(f"key store made in {settings.keys_dir}")
+
+def _change_state(change: pb.KeyChange) -> str:
+    return pb.KeyChangeState.Name(change.state).removeprefix("KEY_CHANGE_STATE_")
 
 
 def _proposed(change: pb.KeyChange) -> None:

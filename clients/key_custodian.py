@@ -180,6 +180,13 @@ class KeyCustodian:
             if not (token := page.next_page_token):
                 return
 
+    async def change(self, change_id: str) -> pb.KeyChange | None:
+        """One change, looked for among all; None when there is none of this id."""
+        async for change in self.changes():
+            if change.change_id == change_id.lower():
+                return change
+        return None
+
     async def audit(self, key_name: str = "") -> AsyncIterator[pb.KeyAuditEntry]:
         """The audit, the latest first; of one key or of all."""
         token = ""

@@ -22,8 +22,9 @@ _ZERO_CBC_8 = _ZERO_CBC[8]
 _BLOCK_SIZES = {Cipher.SM4: 16, Cipher.TDES: 8, Cipher.AES: 16}
 
 # What the library's own ``Cipher(algorithm, mode).encryptor()`` calls in the end. Asked directly, because its checks of
-# mode against algorithm cost 1.2 µs of a context's 3.2, and no mode here is a caller's choice. The library's
-# version is pinned, and the known answers of the start go through here.
+# mode against algorithm cost 1.2 µs of a context's 3.2, and no mode here is a caller's choice. It is no public name:
+# pyproject.toml keeps the library below the next major version, constraints.txt says which one is tested, and the known
+# answers of the start go through here.
 _open_encryptor = openssl.ciphers.create_encryption_ctx
 
 

@@ -6,11 +6,13 @@
     ├── KeyNotFoundError            no key of that name and version
     ├── KeyUsageError               the key exists but is for something else
     ├── KeyStateError               the key's state forbids the operation
+    ├── KeyUnsoundError             a value that protects nothing: zeros, or single DES in place of 3DES
     ├── PinTranslationRefusedError  a PIN is not moved to a weaker format
     ├── SelfTestError               a known answer came out wrong: the process must not serve
     ├── KeyStoreError
     │   ├── KeyStoreExistsError     refusing to create over an existing store
-    │   └── KeyStoreUnavailableError   absent, unreadable, readable by others, token gone
+    │   └── KeyStoreUnavailableError   absent, unreadable, readable by others, not written, token gone
+    │       └── TokenRefusalError      the token is there and refuses: told as if it were gone
     └── VerificationError
         ├── CryptogramInvalidError
         ├── MacInvalidError
@@ -22,6 +24,7 @@
         ├── PinInvalidError         a PIN does not fit its reference
         ├── PinBlockInvalidError    a PIN block does not decode: wrong key, wrong card or wrong format
         ├── KeyBlockInvalidError    a key block is malformed or its authentication fails
+        ├── KeyComponentInvalidError   a component does not fit its check value, or components make no key
         └── SealBrokenError         sealed column or key file changed, moved, or under another key
 
 Arguments of the wrong shape raise ``ValueError``: the boundary checks shapes before it calls. No message ever
@@ -45,6 +48,10 @@ class KeyStateError(CryptoError):
     """The key's state forbids the operation."""
 
 
+class KeyUnsoundError(CryptoError):
+    """The value protects nothing: zeros only, or single DES in the place of 3DES."""
+
+
 class PinTranslationRefusedError(CryptoError):
     """A PIN may not be moved between these two formats."""
 
@@ -62,7 +69,18 @@ class KeyStoreExistsError(KeyStoreError):
 
 
 class KeyStoreUnavailableError(KeyStoreError):
-    """The key store is absent, unreadable or not safe to read."""
+    """The key store is absent, unreadable, not safe to read, or not written."""
+
+
+class TokenRefusalError(KeyStoreUnavailableError):
+    """The token is there and refuses this one thing: nothing is known of what was asked, so the whole call fails.
+
+    ``is_without_key``: what it refuses is a key that it does not have, or has with another check value.
+    """
+
+    def __init__(self, message: str, *, is_without_key: bool = False) -> None:
+        super().__init__(message)
+        self.is_without_key = is_without_key
 
 
 class VerificationError(CryptoError):
@@ -109,5 +127,13 @@ class KeyBlockInvalidError(VerificationError):
     """The key block is malformed, or its authentication fails."""
 
 
+class KeyComponentInvalidError(VerificationError):
+    """A component does not fit its check value, or components together are no key."""
+
+
 class SealBrokenError(VerificationError):
     """Sealed data was changed, moved to another place, or sealed under another key."""
+
+
+# What is wrong with one key, and tells nothing of the others.
+KEY_REFUSALS = (KeyNotFoundError, KeyUsageError, KeyStateError)

@@ -1,7 +1,10 @@
 """Keys on their way between two key stores: TR-31 / X9.143 key blocks, versions B and D, and one under SM4.
 
-A key block says in clear what its key is for; a MAC binds that to the key. Must never believe a header before its
-MAC was checked, never tell why a block was refused, and never put a key under a weaker one.
+A key block says in clear what its key is for; a MAC binds that to the key. Key stores here keep a usage and no mode
+of use, so that a key for one direction comes in only through callers who say that they keep to it.
+
+Must never believe a header before its MAC was checked, never tell why a block was refused that is not authentic, and
+never put a key under a weaker one.
 """
 
 import hmac
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from crypto.blocks import block_size, decrypt_cbc, encrypt_cbc
-from crypto.errors import KeyBlockInvalidError, KeyUsageError
+from crypto.errors import KeyBlockInvalidError, KeyUnsoundError, KeyUsageError
 from crypto.key_block_header import (
     ALGORITHM_CODES,
     USAGE_CODES,
@@ -20,8 +23,8 @@ from crypto.key_block_header import (
     KeyBlockVersion,
     parse_header,
 )
-from crypto.keys import Cipher, Exportability, Key, KeyUsage
-from crypto.macs import cmac_tag
+from crypto.keys import Cipher, Exportability, Key, KeyUsage, require_sound_value
+from crypto.macs import cmac_block
 
 _VERSIONS = {
     Cipher.TDES: KeyBlockVersion.B,
@@ -111,17 +114,23 @@ def wrap_key(
     return _bind(kbpk, header, key.value, filled_size=_FILLED_SIZES[key.cipher])
 
 
-def unwrap_key(kbpk: Key, block: str, *, usages: Container[KeyUsage] | None = None) -> UnwrappedKey:
+def unwrap_key(
+    kbpk: Key, block: str, *, usages: Container[KeyUsage] | None = None, narrower_modes: Container[str] = ()
+) -> UnwrappedKey:
     """Reads a key block that was written under ``kbpk``.
 
     Args:
         kbpk: protection key, usage ``KEY_BLOCK_PROTECTION``.
         block: the whole key block.
         usages: what the caller takes; any usage when absent.
+        narrower_modes: modes of use that the caller takes besides the full one of each usage (X, B or C), and keeps
+            to itself: a ``Key`` does not carry its mode, and a key store would let it do everything.
     Raises:
         KeyBlockInvalidError: malformed, changed, under another key, of another version than ``kbpk`` is for, holding
-            a component, or holding what the header cannot mean. One text for all of them.
-        KeyUsageError: ``kbpk`` is for something else; or the block is authentic and its usage not among ``usages``.
+            a component, or holding what the header cannot mean: one text for all of them. Or the block is authentic
+            and its key not sound, see ``require_sound_value``.
+        KeyUsageError: ``kbpk`` is for something else; or the block is authentic and its usage not among ``usages``,
+            or its mode of use narrower than the usage and not among ``narrower_modes``.
     Source: TR-31:2018 and X9.143-2021, versions B and D; S is a profile of this project.
     """
     kbpk.require(KeyUsage.KEY_BLOCK_PROTECTION)
@@ -134,6 +143,12 @@ def unwrap_key(kbpk: Key, block: str, *, usages: Container[KeyUsage] | None = No
         raise KeyBlockInvalidError(_REFUSAL)
     if usages is not None and key.usage not in usages:
         raise KeyUsageError(f"a {key.usage.value} key is not taken here")
+    if header.mode_of_use != USAGE_CODES[key.usage].modes[0] and header.mode_of_use not in narrower_modes:
+        raise KeyUsageError(f"a {key.usage.value} key for one direction is not taken here")
+    try:
+        require_sound_value(key.cipher, key.value)
+    except KeyUnsoundError as error:
+        raise KeyBlockInvalidError(str(error)) from None
     return UnwrappedKey(header, key)
 
 
@@ -144,7 +159,7 @@ def _bind(kbpk: Key, header: KeyBlockHeader, value: bytes, *, filled_size: int) 
     clear = (8 * len(value)).to_bytes(2) + value + secrets.token_bytes(filling)
     text = header.encode(alignment=size, body_size=2 * (len(clear) + size))
     keys = _derive_binding_keys(kbpk)
-    mac = cmac_tag(keys.mac, text.encode() + clear)
+    mac = cmac_block(keys.mac, text.encode() + clear)
     return text + (encrypt_cbc(keys.encryption, iv=mac, blocks=clear) + mac).hex().upper()
 
 
@@ -165,7 +180,7 @@ def _unbind(kbpk: Key, block: str) -> tuple[KeyBlockHeader, bytes]:
         raise ValueError("malformed key block")
     keys = _derive_binding_keys(kbpk)
     clear = decrypt_cbc(keys.encryption, iv=mac, blocks=encrypted)
-    if not hmac.compare_digest(cmac_tag(keys.mac, block[:header_size].encode() + clear), mac):
+    if not hmac.compare_digest(cmac_block(keys.mac, block[:header_size].encode() + clear), mac):
         raise ValueError("the key block is not authentic")
     bits = int.from_bytes(clear[:2])
     if bits % 8 or bits // 8 > len(clear) - 2:
@@ -184,7 +199,7 @@ def _derive_binding_keys(kbpk: Key) -> _BindingKeys:
     def derive(use: int) -> Key:
         data = use.to_bytes(2) + b"\x00" + algorithm.to_bytes(2) + (8 * size).to_bytes(2)
         counters = range(1, -(-size // block_size(kbpk.cipher)) + 1)
-        material = b"".join(cmac_tag(kbpk, counter.to_bytes(1) + data) for counter in counters)
+        material = b"".join(cmac_block(kbpk, counter.to_bytes(1) + data) for counter in counters)
         return Key(kbpk.cipher, kbpk.usage, material[:size])
 
     return _BindingKeys(encryption=derive(0), mac=derive(1))

@@ -41,7 +41,7 @@ class KeyBlockVersion(enum.Enum):
 
 
 class UsageCode(NamedTuple):
-    """A usage's two characters, and the modes of use that go with it, the usual one first."""
+    """A usage's two characters, and the modes of use that go with it; the first allows all that the usage does."""
 
     code: str
     modes: tuple[str, ...]
@@ -108,7 +108,7 @@ class KeyBlockHeader:
         usage_code: two characters, see ``USAGE_CODES``.
         algorithm: one character, see ``ALGORITHM_CODES``.
         mode_of_use: one character: X derives, B/D/E both/decrypts/encrypts, C/G/V both/generates/verifies. A key
-            does not carry it: who imports a key for one direction must keep to it.
+            does not carry it: see ``crypto.key_block.unwrap_key``.
         key_version: two letters or digits, "00" when the key's versions are not counted.
         exportability: what the receiver may do with the key.
         optional_blocks: (two-character id, printable ASCII) pairs, kept as they came, without the padding block.

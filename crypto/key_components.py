@@ -12,14 +12,10 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import NoReturn, SupportsIndex
 
-from crypto.errors import KeyUsageError, VerificationError
-from crypto.keys import Cipher, Exportability, Key, KeyUsage
+from crypto.errors import KeyComponentInvalidError, KeyUnsoundError, KeyUsageError
+from crypto.keys import Cipher, Exportability, Key, KeyUsage, effective_bits, require_sound_value
 
 COMPONENTS_MIN, COMPONENTS_MAX = 2, 3
-
-
-class KeyComponentInvalidError(VerificationError):
-    """A component does not fit its check value, or components together are no key."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -81,8 +77,8 @@ def combine_components(cipher: Cipher, usage: KeyUsage, components: Sequence[Key
         usage: what the key is for.
         components: two or three, of one length.
     Raises:
-        KeyComponentInvalidError: another number, cipher or length; two equal components; a component or the key
-            of zeros only; a 3DES key whose halves are equal, which is single DES. Parity bits do not count.
+        KeyComponentInvalidError: another number, cipher or length; a component of zeros; two equal components; a
+            key that is not sound, see ``require_sound_value``. Parity bits do not count.
         KeyUsageError: the usage does not go with the cipher.
     Source: ISO 11568:2023; PCI PIN 6 and 13 (components combined by xor).
     """
@@ -92,14 +88,16 @@ def combine_components(cipher: Cipher, usage: KeyUsage, components: Sequence[Key
         raise KeyComponentInvalidError("a component is of another cipher")
     if len({len(component.value) for component in components}) != 1:
         raise KeyComponentInvalidError("components are of different lengths")
-    effective = [_effective(cipher, component.value) for component in components]
+    effective = [effective_bits(cipher, component.value) for component in components]
+    if not all(map(any, effective)):
+        raise KeyComponentInvalidError("a component is zero")
     value = reduce(_xor, (component.value for component in components))
-    if not all(map(any, [*effective, _effective(cipher, value)])):
-        raise KeyComponentInvalidError("a component or the key is zero")
+    try:
+        require_sound_value(cipher, value)
+    except KeyUnsoundError as error:
+        raise KeyComponentInvalidError(str(error)) from None
     if any(itertools.starmap(hmac.compare_digest, itertools.combinations(effective, 2))):
         raise KeyComponentInvalidError("two components are equal")
-    if cipher is Cipher.TDES and hmac.compare_digest(*_halves(_effective(cipher, value))):
-        raise KeyComponentInvalidError("the two halves of the key are equal")
     return Key(cipher, usage, value)
 
 
@@ -121,15 +119,6 @@ def split_key(key: Key, count: int, *, exportability: Exportability) -> list[Key
         raise KeyUsageError("a key that is not exportable may not be split")
     drawn = [secrets.token_bytes(len(key.value)) for _ in range(count - 1)]
     return [KeyComponent(key.cipher, value) for value in [*drawn, reduce(_xor, drawn, key.value)]]
-
-
-def _effective(cipher: Cipher, value: bytes) -> bytes:
-    """The bits that matter: DES ignores the lowest of each byte."""
-    return bytes(byte & 0xFE for byte in value) if cipher is Cipher.TDES else value
-
-
-def _halves(value: bytes) -> tuple[bytes, bytes]:
-    return value[:8], value[8:]
 
 
 def _xor(left: bytes, right: bytes) -> bytes:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hmac as keyed_hash
 from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers import algorithms, modes
 
-from crypto.errors import KeyUsageError
+from crypto.errors import KeyUnsoundError, KeyUsageError
 
 KCV_SIZE = 3
 
@@ -212,3 +212,28 @@ class Key:
         # A check value is ECB of one zero block by definition.
         encryptor = BlockCipher(algorithm, modes.ECB()).encryptor()  # noqa: S305
         return encryptor.update(bytes(16))[:KCV_SIZE].hex().upper()
+
+
+def effective_bits(cipher: Cipher, value: bytes) -> bytes:
+    """The bits that matter: DES ignores the lowest of each byte."""
+    return bytes(byte & 0xFE for byte in value) if cipher is Cipher.TDES else value
+
+
+def require_sound_value(cipher: Cipher, value: bytes) -> None:
+    """Refuses a value that protects nothing; to be asked wherever one comes in from outside.
+
+    Not asked of every ``Key``: published answers and derived keys are what they are.
+
+    Args:
+        cipher: of the key.
+        value: its bytes, of a length the cipher has.
+    Raises:
+        KeyUnsoundError: zeros only; or a 3DES value whose halves are equal, which is single DES. Parity bits do not
+            count.
+    Source: NIST SP 800-67 (K1 and K2 of TDEA differ); zeros: a rule of this project.
+    """
+    effective = effective_bits(cipher, value)
+    if not any(effective):
+        raise KeyUnsoundError("the key is zero")
+    if cipher is Cipher.TDES and hmac.compare_digest(effective[:8], effective[8:]):
+        raise KeyUnsoundError("the two halves of the key are equal")

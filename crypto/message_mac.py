@@ -1,6 +1,10 @@
 """Message authentication as a key decides it: each MAC key's usage is one algorithm, so that no key serves two.
 
-Must never let a caller choose the algorithm, or how many bytes of a code are compared.
+A key fixes no length: who verifies says how many bytes a code must have, 4 at least, and all of them are compared. A
+receiver that takes the length of what came as that number takes 4 bytes from a sender that was to send 8: one that
+needs more must ask for more.
+
+Must never let a caller choose the algorithm.
 """
 
 from collections.abc import Callable
@@ -69,6 +73,10 @@ def generate_message_mac(key: Key, message: bytes, *, padding: Padding | None, s
 def verify_message_mac(key: Key, message: bytes, *, mac: bytes, padding: Padding | None, size: int) -> None:
     """Checks a code of exactly ``size`` bytes.
 
+    Args:
+        key, message, padding: as ``generate_message_mac``.
+        mac: as it came.
+        size: bytes it must have: what was agreed with the sender, not what the sender sent.
     Raises:
         MacInvalidError: wrong code or wrong length.
         KeyUsageError, PaddingError, ValueError: as ``generate_message_mac``.

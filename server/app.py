@@ -30,7 +30,7 @@ from onecard.v1 import (
     keys_pb2_grpc,
 )
 
-from crypto.errors import SelfTestError
+from crypto.errors import CryptoError, SelfTestError
 from crypto.key_store.listed_store import ListedKeyStore
 from crypto.self_test import run_self_test
 from server import telemetry
@@ -56,6 +56,7 @@ from server.errors import ConfigurationError, OneCardError
 from server.identity.servicer import IdentityServicer
 from server.key_calls import KeyCalls
 from server.key_stores import open_store
+from server.keys.approval import KeyApprovals
 from server.keys.execution import AdministeredKeys
 from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
@@ -97,15 +98,22 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         PeriodicReader("catalogue", catalogue.refresh),
     ]
     lines = AccessLines(enabled=settings.log_level in {"debug", "info"})
-    engine = build_engine(settings, worker_index=worker_index)
+    engine = build_engine(settings, worker_index=worker_index, keys_may_block=key_store.is_blocking)
     server, health_servicer = build_server(settings)
     keys = KeyCalls(key_store)
     administered_keys = AdministeredKeys(key_store, keys)
     readers.append(PeriodicReader("keys", administered_keys.refresh))
     gate = Gate(server, registry, Admission(in_flight_max=settings.in_flight_max), lines)
-    add_servicers(gate, settings, engine=engine, registry=registry, catalogue=catalogue, keys=keys)
+    try:
+        add_servicers(gate, settings, engine=engine, registry=registry, catalogue=catalogue, keys=keys)
+    except CryptoError as error:
+        raise ConfigurationError(f"key store: {error}") from None
     keys_pb2_grpc.add_KeyServiceServicer_to_server(
-        KeyServicer(changes=KeyChanges(pool, administered_keys), reading=KeyReading(pool, administered_keys)),
+        KeyServicer(
+            changes=KeyChanges(pool, administered_keys),
+            approvals=KeyApprovals(pool, administered_keys),
+            reading=KeyReading(pool, administered_keys),
+        ),
         cast("grpc.aio.Server", gate),
     )
 
@@ -147,7 +155,7 @@ def open_key_store(settings: Settings) -> ListedKeyStore:
     return open_store(settings)
 
 
-def build_engine(settings: Settings, *, worker_index: int) -> GroupCommit:
+def build_engine(settings: Settings, *, worker_index: int, keys_may_block: bool) -> GroupCommit:
     """The worker's engine with its lanes."""
     return GroupCommit(
         lanes=settings.lanes,
@@ -160,6 +168,7 @@ def build_engine(settings: Settings, *, worker_index: int) -> GroupCommit:
             find_cards=CardDirectory(cache_max=settings.card_cache_max).find,
             calendar=business_calendar(settings),
             request_log_hours=settings.request_log_hours_min,
+            keys_may_block=keys_may_block,
             observe=_observe,
         ),
     )

@@ -195,15 +195,55 @@ def bench(arguments: tuple[str, ...]) -> None:
     importlib.import_module("benchmarks.cli").main(list(arguments))
 
 
-@main.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def keys(arguments: tuple[str, ...]) -> None:
-    """Administer keys, always by two operators; 'onecard keys --help' lists the commands."""
-    import importlib
+class _KeyCommands(_OneLineErrors):
+    """``initialise`` works on files and is the server's; the others speak gRPC and are loaded when they are named."""
 
-    importlib.import_module("clients.key_commands").main(list(arguments), prog_name="onecard keys")
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._over_grpc().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or self._over_grpc().get_command(ctx, cmd_name)
+
+    def _over_grpc(self) -> click.Group:
+        import importlib
+
+        group: click.Group = importlib.import_module("clients.key_commands").main
+        return group
+
+
+@main.group(cls=_KeyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def keys(ctx: click.Context) -> None:
+    """Make, bring in, use and destroy keys; every change is proposed by one operator and approved by another."""
+    ctx.obj = _running_address
+
+
+def _running_address(data_dir: Path) -> str:
+    """Where the instance on a data directory listens.
+
+    Raises:
+        ConfigurationError: none runs there.
+    """
+    from server.run_files import read_run_file
+
+    return f"localhost:{read_run_file(data_dir)['port']}"
+
+
+@keys.command()
+@click_options
+def initialise(**flags: Any) -> None:
+    """Make the key store of an instance that brings its own database, in files or a token, with a first set of keys.
+
+    Takes the settings of 'onecard serve'; an embedded instance makes its own at the first start.
+    """
+    from crypto.key_store.wrapped_file import KEYS_FILE
+    from server.key_stores import ensure_development_store
+
+    settings = settings_from_flags(flags)
+    if (settings.keys_dir / KEYS_FILE).exists():
+        raise ConfigurationError(f"key store: {settings.keys_dir} already holds one")
+    ensure_development_store(settings)
+    click.echo(f"key store made in {settings.keys_dir}")
 
 
 def _statement(data_dir: Path, dsn: str | None, name: str, *arguments: Any) -> list[Any]:

@@ -70,6 +70,7 @@ async def create_partitions(pool: "asyncpg.Pool[Any]") -> None:
 JOBS: tuple[Job, ...] = (
     Job("create_partitions", 3_600, create_partitions),
     Job("delete_expired_spent_tokens", 30, delete_expired_spent_tokens),
+    Job("expire_key_proposals", 60, upkeep.expire_proposals),
 )
 
 
@@ -83,14 +84,14 @@ def key_jobs(settings: Settings) -> tuple[Job, ...]:
             opened.append(AdministeredKeys(key_store, KeyCalls(key_store)))
         return opened[0]
 
-    async def expire_proposals(pool: "asyncpg.Pool[Any]") -> None:
-        await upkeep.expire_proposals(pool, keys())
+    async def finish_approved(pool: "asyncpg.Pool[Any]") -> None:
+        await upkeep.finish_approved(pool, keys())
 
     async def destroy_due_keys(pool: "asyncpg.Pool[Any]") -> None:
         await upkeep.destroy_due_keys(pool, keys())
 
     return (
-        Job("expire_key_proposals", 60, expire_proposals),
+        Job("finish_key_changes", 60, finish_approved),
         Job("destroy_due_keys", 60, destroy_due_keys),
     )
 

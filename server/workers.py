@@ -144,6 +144,9 @@ class Child:
             self._ready_at_s = time.monotonic()
         elif message.startswith(REFUSED):
             self.refusal = message[len(REFUSED) :].decode(errors="replace")
+            if self.restarts:
+                # At the first start the supervisor ends with it; later it is known from here only.
+                log.error("%s refuses to start: %s", self.name, self.refusal)
         self._on_change()
 
 

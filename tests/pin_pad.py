@@ -12,7 +12,7 @@ from virtual_card import VirtualCard
 from crypto import dukpt_aes, dukpt_tdes
 from crypto.dukpt_tdes import DukptKeyUse
 from crypto.key_store.software import SoftwareKeyStore
-from crypto.keys import KeyRef, KeyUsage
+from crypto.keys import KeyRef
 from crypto.pin_block import Pin, PinBlockFormat, decrypt_pin_block, encrypt_pin_block
 
 # Long and distinctive, so that they can be looked for wherever the core writes.
@@ -25,6 +25,7 @@ for _pin in PINS:
 ISO_0, ISO_1, ISO_3 = pb.PIN_BLOCK_FORMAT_ISO_0, pb.PIN_BLOCK_FORMAT_ISO_1, pb.PIN_BLOCK_FORMAT_ISO_3
 ISO_4, SM4_0 = pb.PIN_BLOCK_FORMAT_ISO_4, pb.PIN_BLOCK_FORMAT_SM4_0
 FORMATS = (ISO_0, ISO_1, ISO_3, ISO_4, SM4_0)
+BOUND_FORMATS = (ISO_0, ISO_3, ISO_4, SM4_0)
 SUFFIXES = {ISO_0: "tdes", ISO_1: "tdes", ISO_3: "tdes", ISO_4: "aes", SM4_0: "sm4"}
 
 
@@ -134,7 +135,7 @@ class DukptTerminal:
 
     def __init__(self, store: SoftwareKeyStore, suffix: str) -> None:
         self.key_name = f"bdk-{suffix}"
-        bdk = store.open_key(store.active(self.key_name), KeyUsage.BDK)
+        bdk = store.lend(store.active(self.key_name))
         identity = next(self._identities)
         self._terminal: Any
         if suffix == "tdes":
@@ -179,13 +180,13 @@ class PinPad:
     ) -> pb.EncryptedPin:
         """Under the development zone key of the layout, unless a key is named."""
         name = name or zpk(layout)
-        zone_key = self.store.open_key(self.ref(name, version), KeyUsage.PIN_ENCRYPTION)
+        zone_key = self.store.lend(self.ref(name, version))
         block = encrypt_pin_block(zone_key, Pin(digits), pan=pan, format=PinBlockFormat[format_name(layout)])
         return pb.EncryptedPin(block=block, format=layout, key=key(name, version))
 
     def opened(self, block: bytes, pan: str, *, layout: int = SM4_0, name: str = "") -> str:
         """The digits of a block that the core made."""
-        zone_key = self.store.open_key(self.store.active(name or zpk(layout)), KeyUsage.PIN_ENCRYPTION)
+        zone_key = self.store.lend(self.store.active(name or zpk(layout)))
         return decrypt_pin_block(zone_key, block, pan=pan, format=PinBlockFormat[format_name(layout)]).digits
 
     def terminal(self, suffix: str) -> DukptTerminal:

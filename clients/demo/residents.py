@@ -95,12 +95,12 @@ class Bureau:
     def pin_pad(self, number: int) -> PinPad:
         """PIN pad ``number``, loaded with its initial key."""
         ksn = number.to_bytes(8) + bytes(4)
-        bdk = self._store.open_key(self._store.active(BDK), KeyUsage.BDK)
+        bdk = self._store.lend(self._store.active(BDK))
         return PinPad(derive_initial_key(bdk, ksn=ksn), ksn=ksn, bdk_name=BDK)
 
     def read_mailer(self, block: bytes, *, pan: str) -> str:
         """What the holder reads in the PIN mailer, as its printer opens the block."""
-        key = self._store.open_key(self._store.active(MAILER_KEY), KeyUsage.PIN_ENCRYPTION)
+        key = self._store.lend(self._store.active(MAILER_KEY))
         return decrypt_pin_block(key, block, pan=pan, format=PinBlockFormat.SM4_0).digits
 
     def _card_key(self, name: str, usage: KeyUsage, *, pan: str, psn: str) -> Key:

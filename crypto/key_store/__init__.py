@@ -63,13 +63,16 @@ class KeyStore(Protocol):
     def open_key(self, ref: KeyRef, *usages: KeyUsage, generating: bool = False) -> Key:
         """A key's value inside this process, for algorithms that a token does not have, and for key blocks.
 
-        Never to be handed on, stored or kept past the operation. ``KeyUsageError`` also for a key that lives in
-        a token; ``generating`` asks for the active version.
+        Never to be handed on, stored or kept past the operation. ``KeyUsageError`` also for every key of
+        ``lifecycle.RESIDENT_USAGES``, wherever it is; ``generating`` asks for the active version.
         """
         ...
 
     def encrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
-        """ECB over whole blocks in one call; the key was found usable before."""
+        """ECB over whole blocks in one call, for the usages of ``lifecycle.RESIDENT_USAGES`` in a usable state.
+
+        In a token's strict mode ``KeyUsageError`` for the issuer and social-security masters that are in it.
+        """
         ...
 
     def decrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
@@ -77,7 +80,10 @@ class KeyStore(Protocol):
         ...
 
     def diversify_udks(self, ref: KeyRef, cards: Sequence[tuple[str, str]]) -> list[Key]:
-        """Card keys of (pan, psn) pairs, in order, by one ECB call; ``ValueError`` for a malformed card."""
+        """Card keys of (pan, psn) pairs, in order, by one ECB call; ``ValueError`` for a malformed card.
+
+        ``KeyUsageError`` as ``encrypt_under_master``.
+        """
         ...
 
     def verify_arqcs(self, checks: Sequence[ArqcCheck]) -> list[VerifiedArqc | None]:
@@ -95,6 +101,7 @@ class KeyStore(Protocol):
     ) -> ArqcExplanation:
         """Why a check is not proven: for operators, never for callers. Slow; ration it.
 
+        ``KeyUsageError`` as ``encrypt_under_master``: what it tries, it computes with card keys.
         With ``transaction``, which ``check.data`` encodes, and ``iad`` (tag 9F10) other orders of them are tried.
         """
         ...

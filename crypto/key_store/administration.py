@@ -4,9 +4,11 @@ Who may, and that two agree, is decided above. Every step may be repeated: a cha
 or a state that is reached already, gives the same answer and changes nothing. Must never show a value.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
-from crypto.errors import KeyStateError
+from crypto.errors import CryptoError, KeyStateError
 from crypto.key_store.development_keys import DEVELOPMENT_KEYS
 from crypto.key_store.key_list import KeyList
 from crypto.key_store.lifecycle import (
@@ -27,7 +29,19 @@ from crypto.key_store.lifecycle import (
     schedule_destruction,
     versions_of,
 )
-from crypto.keys import Cipher, Exportability, Key, KeyInfo, KeyRef, KeyState, KeyUsage, UdkOption
+from crypto.keys import (
+    Cipher,
+    Exportability,
+    Key,
+    KeyInfo,
+    KeyRef,
+    KeyState,
+    KeyUsage,
+    UdkOption,
+    require_sound_value,
+)
+
+R = TypeVar("R")
 
 _HASH_KEY_SIZE = 32
 _BLOCK_KEY_SIZE = 16
@@ -48,6 +62,10 @@ class KeyAdministration:
 
     def _discard(self, material: Material) -> None:
         """Destroys a value wherever it is; nothing happens when it is gone already."""
+        raise NotImplementedError
+
+    def _discard_unlisted(self, made: Sequence[TokenKey]) -> None:
+        """Destroys what was made in a token and came into no list, as soon as may be; raises nothing."""
         raise NotImplementedError
 
     def generate(
@@ -99,7 +117,11 @@ class KeyAdministration:
         """Takes in a value as the next version of a name, ``PRE_ACTIVE``: from components, or a key block.
 
         Args, errors: as ``generate``; the value has the cipher and the usage.
+
+        Raises:
+            KeyUnsoundError: zeros only, or single DES in the place of 3DES.
         """
+        require_sound_value(key.cipher, key.value)
         new = NewKey(
             name=name,
             cipher=key.cipher,
@@ -129,7 +151,7 @@ class KeyAdministration:
             material, kcv = self._draw(new, _size(cipher, None))
             return add_version(keys, new, kcv=kcv, material=material, state=KeyState.ACTIVE).ref
 
-        return self._list.change(add)
+        return self._change_with_new(add)
 
     def rotate(self, name: str, *, change_id: str = "") -> KeyInfo:
         """Draws a new version of ``name`` and makes it active; the version before only verifies from now on.
@@ -158,7 +180,7 @@ class KeyAdministration:
             material, kcv = self._draw(new, _size_of(before, replaced))
             return add_version(keys, new, kcv=kcv, material=material, state=KeyState.ACTIVE)
 
-        return self._list.change(add)
+        return self._change_with_new(add)
 
     def activate(self, ref: KeyRef) -> KeyInfo:
         """``PRE_ACTIVE`` becomes ``ACTIVE``, and the version that was active ``VERIFY_ONLY``, in one write.
@@ -174,7 +196,7 @@ class KeyAdministration:
 
         Raises:
             KeyNotFoundError: no such key.
-            KeyStateError: not ``ACTIVE``, or look-up values depend on it.
+            KeyStateError: not ``ACTIVE``, or of a usage that always has an active version.
         """
         return self._list.change(lambda keys: retire(keys, ref))
 
@@ -230,7 +252,7 @@ class KeyAdministration:
             self._draw_development_keys(keys, names)
             return names
 
-        return self._list.change(add) if missing(self._list.keys) else []
+        return self._change_with_new(add) if missing(self._list.keys) else []
 
     def _draw_development_keys(self, keys: StoredKeys, names: Iterable[str]) -> None:
         for name in names:
@@ -254,7 +276,33 @@ class KeyAdministration:
             material, made_kcv = make()
             return add_version(keys, new, kcv=made_kcv, material=material, state=KeyState.PRE_ACTIVE)
 
-        return self._list.change(add)
+        return self._change_with_new(add)
+
+    def _change_with_new(self, change: Callable[[StoredKeys], R]) -> R:
+        """A change that brings values: what comes into no list is destroyed where it was made."""
+        brought: set[TokenKey] = set()
+
+        def remembered(keys: StoredKeys) -> R:
+            before = set(keys)
+            try:
+                return change(keys)
+            finally:
+                brought.update(_token_keys(keys, keys.keys() - before))
+
+        try:
+            return self._list.change(remembered)
+        except BaseException:
+            with contextlib.suppress(CryptoError):
+                # Only the last step of writing may have failed, and the list be there: what it names stays.
+                if brought:
+                    self._list.read()
+                    self._discard_unlisted([*(brought - _token_keys(self._list.keys, self._list.keys))])
+            raise
+
+
+def _token_keys(keys: StoredKeys, refs: Iterable[KeyRef]) -> set[TokenKey]:
+    materials = (keys[ref][1] for ref in refs)
+    return {material for material in materials if isinstance(material, TokenKey)}
 
 
 def _size_of(info: KeyInfo, material: Material) -> int:

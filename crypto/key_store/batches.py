@@ -21,13 +21,12 @@ from crypto.diversification import (
     ss_card_factor,
     udk_factor_of,
 )
-from crypto.errors import KeyNotFoundError, KeyStateError, KeyUsageError
+from crypto.errors import KEY_REFUSALS, KeyUsageError
 from crypto.internal_authentication import respond_under
 from crypto.key_store.checks import ArqcCheck, InternalAuthenticationCheck, VerifiedArqc
 from crypto.keys import KeyInfo, KeyRef, KeyUsage
 
 PBOC = SessionMethod.PBOC
-_KEY_REFUSALS = (KeyNotFoundError, KeyUsageError, KeyStateError)
 
 
 class MasterKeys(Protocol):
@@ -38,7 +37,10 @@ class MasterKeys(Protocol):
         ...
 
     def encrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
-        """ECB over whole blocks in one call; the key was found usable before."""
+        """ECB over whole blocks in one call, for the usages of ``lifecycle.RESIDENT_USAGES`` in a usable state.
+
+        ``KeyUsageError`` also for masters whose card keys do not leave their token.
+        """
         ...
 
     def decrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
@@ -60,7 +62,7 @@ def verify_arqcs(masters: MasterKeys, checks: Sequence[ArqcCheck]) -> list[Verif
         try:
             info = masters.require_usable(ref, KeyUsage.IMK_AC)
             _verify_arqcs_under(masters, info, ref, checks, positions, results)
-        except _KEY_REFUSALS:
+        except KEY_REFUSALS:
             # Also when another thread destroys the key between the two calls: the group stays unproven.
             continue
     return results
@@ -119,7 +121,7 @@ def verify_internal_authentications(
         try:
             info = masters.require_usable(ref, KeyUsage.SS_AUTHENTICATION_PROVINCE)
             card_keys = masters.encrypt_under_city(ref, city, b"".join([factor for _, factor in cards]))
-        except _KEY_REFUSALS:
+        except KEY_REFUSALS:
             continue
         for start, (position, _) in zip(range(0, len(card_keys), 16), cards, strict=True):
             check = checks[position]

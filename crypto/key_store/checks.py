@@ -1,5 +1,6 @@
 """What is asked of a key store in batches, and what comes back. Must never show a card number or a key."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol, SupportsIndex
 
@@ -40,6 +41,10 @@ class AnsweringSession(Protocol):
         """ARPC method 1."""
         ...
 
+    def answer_ahead(self, *, arqc: bytes, arcs: Sequence[bytes]) -> None:
+        """Prepares ``arpc`` of these codes."""
+        ...
+
     def arpc_method_2(self, *, arqc: bytes, csu: bytes, proprietary: bytes) -> bytes:
         """ARPC method 2."""
         ...
@@ -72,6 +77,18 @@ class VerifiedArqc:
         Source: EMV 4.3 Book 2, 8.2.1.
         """
         return self._session.arpc(arqc=self._arqc, arc=arc)
+
+    def answer_ahead(self, arcs: Sequence[bytes]) -> None:
+        """Prepares the answers to these codes, in one call when the session key is in a token.
+
+        ``arpc`` of one of them then needs no token and never waits: for who decides under a lock. Nothing is done
+        when the session key is in this process.
+
+        Raises:
+            ValueError: a code has another length.
+            KeyStoreUnavailableError: the session key is in a token that is gone.
+        """
+        self._session.answer_ahead(arqc=self._arqc, arcs=arcs)
 
     def arpc_method_2(self, *, csu: bytes, proprietary: bytes = b"") -> bytes:
         """ARPC method 2 over a card status update of 4 bytes and up to 8 of proprietary data: 4 bytes.

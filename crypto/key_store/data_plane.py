@@ -2,21 +2,21 @@
 
 Every function takes many requests and gives as many results, in order; what is wrong with one request or its key is an
 error *value* in its place, a verification that is right is None. Only a store that does not answer raises,
-``KeyStoreUnavailableError``, for all of them. Must never give a key or a PIN away.
+``KeyStoreUnavailableError``, for all of them. Must never give a key or a PIN away, and never keep what was derived of
+a key longer than the key.
 """
 
+import time
 from collections.abc import Sequence
 from typing import TypeVar
 
 from crypto.card_verification import generate_cvv, verify_cvv
-from crypto.diversification import card_key_usage, udk_factor_of
 from crypto.dukpt_host import DukptHost
 from crypto.dukpt_tdes import DukptKeyUse
-from crypto.errors import CryptoError, VerificationError
-from crypto.issuer_script import IssuerScript, ScriptContext, build_issuer_script, build_pin_change
+from crypto.errors import KEY_REFUSALS, VerificationError
 from crypto.key_store import KeyStore
 from crypto.key_store.checks import ArqcCheck, VerifiedArqc
-from crypto.key_store.pin_operations import KEY_REFUSALS, PinOperations, Refusal, in_groups
+from crypto.key_store.pin_operations import PinOperations, Refusal, in_groups
 from crypto.key_store.requests import (
     CardVerificationCheck,
     CardVerificationRequest,
@@ -29,15 +29,16 @@ from crypto.key_store.requests import (
     PinReferences,
     PinTranslation,
 )
+from crypto.key_store.script_operations import ScriptOperations
 from crypto.keys import Key, KeyRef, KeyUsage
 from crypto.message_mac import MAC_USAGES, generate_message_mac, verify_message_mac
-from crypto.pin_block import Pin
-from crypto.script_pin_block import ScriptPinBlock
 
 PVK_NAME = "pvk"
 # Inner keys of terminals' trees that each BDK keeps: ten per busy terminal are plenty.
 DUKPT_CACHE_MAX = 65_536
 DUKPT_HOSTS_MAX = 64
+# How long what was derived of a destroyed key may stay in memory while there are calls.
+HOSTS_CHECKED_EVERY_S = 1.0
 
 MacItem = TypeVar("MacItem", MacRequest, MacCheck)
 
@@ -48,30 +49,38 @@ class DataPlane:
     def __init__(self, store: KeyStore) -> None:
         self._store = store
         self._dukpt_hosts: dict[KeyRef, DukptHost] = {}
+        self._hosts_checked_s = -HOSTS_CHECKED_EVERY_S
         self._pins = PinOperations(store, dukpt_host=self._dukpt_host, pvk_name=PVK_NAME)
+        self._scripts = ScriptOperations(store, self._pins)
 
     def __repr__(self) -> str:
         return "DataPlane(****)"
 
     def verify_arqcs(self, checks: Sequence[ArqcCheck]) -> list[VerifiedArqc | Refusal | None]:
         """Checks cryptograms: able to answer the card when proven, None when not, a key error when it could not be."""
-
-        def verified(ref: KeyRef, items: Sequence[ArqcCheck]) -> list[VerifiedArqc | Refusal | None]:
-            self._store.require_usable(ref, KeyUsage.IMK_AC)
-            return [*self._store.verify_arqcs(items)]
-
-        return in_groups(checks, lambda check: check.key, verified)
+        self._drop_unusable_hosts()
+        refusals: dict[KeyRef, Refusal] = {}
+        for ref in {check.key for check in checks}:
+            try:
+                self._store.require_usable(ref, KeyUsage.IMK_AC)
+            except KEY_REFUSALS as error:
+                refusals[ref] = error
+        verified = iter(self._store.verify_arqcs([check for check in checks if check.key not in refusals]))
+        return [refusals[check.key] if check.key in refusals else next(verified) for check in checks]
 
     def pin_references(self, pins: Sequence[EncryptedPin]) -> list[PinReferences | Refusal]:
         """What PINs are verified against: see ``PinOperations.references``."""
+        self._drop_unusable_hosts()
         return self._pins.references(pins)
 
     def translate_pins(self, translations: Sequence[PinTranslation]) -> list[bytes | Refusal]:
         """Moves PINs to another key and format: see ``PinOperations.translate``."""
+        self._drop_unusable_hosts()
         return self._pins.translate(translations)
 
     def issue_pins(self, issues: Sequence[PinIssue]) -> list[IssuedPin | Refusal]:
         """Draws PINs: see ``PinOperations.issue``."""
+        self._drop_unusable_hosts()
         return self._pins.issue(issues)
 
     def generate_macs(self, requests: Sequence[MacRequest]) -> list[bytes | Refusal]:
@@ -81,6 +90,7 @@ class DataPlane:
             keys = self._mac_keys(group, items, DukptKeyUse.MAC_RESPONSE, generating=True)
             return [_generated(key, item) for key, item in zip(keys, items, strict=True)]
 
+        self._drop_unusable_hosts()
         return in_groups(requests, lambda request: (request.key, bool(request.ksn)), generated)
 
     def verify_macs(self, checks: Sequence[MacCheck]) -> list[Refusal | None]:
@@ -91,6 +101,7 @@ class DataPlane:
             keys = self._mac_keys(group, requests, DukptKeyUse.MAC_REQUEST, generating=False)
             return [_verified(key, item) for key, item in zip(keys, items, strict=True)]
 
+        self._drop_unusable_hosts()
         return in_groups(checks, lambda check: (check.request.key, bool(check.request.ksn)), verified)
 
     def generate_card_verifications(self, requests: Sequence[CardVerificationRequest]) -> list[str | Refusal]:
@@ -100,6 +111,7 @@ class DataPlane:
             cvk = self._store.open_key(ref, KeyUsage.CARD_VERIFICATION, generating=True)
             return [_card_verification(cvk, item) for item in items]
 
+        self._drop_unusable_hosts()
         return in_groups(requests, lambda request: request.key, generated)
 
     def verify_card_verifications(self, checks: Sequence[CardVerificationCheck]) -> list[Refusal | None]:
@@ -109,57 +121,13 @@ class DataPlane:
             cvk = self._store.open_key(ref, KeyUsage.CARD_VERIFICATION)
             return [_verified_card_verification(cvk, item) for item in items]
 
+        self._drop_unusable_hosts()
         return in_groups(checks, lambda check: check.request.key, verified)
 
     def generate_issuer_scripts(self, requests: Sequence[IssuerScriptRequest]) -> list[bytes | Refusal]:
-        """Whole commands for cards."""
-        return [self._issuer_script(request) for request in requests]
-
-    def _issuer_script(self, request: IssuerScriptRequest) -> bytes | Refusal:
-        try:
-            context = ScriptContext(method=request.session_method, atc=request.atc, arqc=request.arqc)
-            udk_smi = self._card_key(request.integrity_key, KeyUsage.IMK_SMI, request)
-            if request.new_pin is None or request.confidentiality_key is None:
-                script = build_issuer_script(request.command, context, udk_smi=udk_smi)
-            else:
-                script = self._pin_change(request, context, udk_smi)
-        except (CryptoError, ValueError) as error:
-            if isinstance(error, (*KEY_REFUSALS, VerificationError, ValueError)):
-                return error
-            raise
-        return script.command
-
-    def _pin_change(self, request: IssuerScriptRequest, context: ScriptContext, udk_smi: Key) -> IssuerScript:
-        """
-        Raises:
-            CryptoError, ValueError: a key may not do this, or a PIN block does not decode.
-        """
-        assert request.new_pin is not None, "the caller looked"
-        assert request.confidentiality_key is not None, "the caller looked"
-        presented = [pin for pin in (request.new_pin, request.current_pin) if pin is not None]
-        pins = self._pins.open(presented)
-        for pin in pins:
-            if isinstance(pin, Exception):
-                raise pin
-        new_pin, *current = [pin for pin in pins if isinstance(pin, Pin)]
-        udk_ac = None
-        if request.cryptogram_key is not None:
-            udk_ac = self._card_key(request.cryptogram_key, KeyUsage.IMK_AC, request)
-        return build_pin_change(
-            context,
-            udk_smi=udk_smi,
-            udk_smc=self._card_key(request.confidentiality_key, KeyUsage.IMK_SMC, request),
-            pin=new_pin,
-            pin_block=ScriptPinBlock.ISO_2 if udk_ac is None else ScriptPinBlock.VIS,
-            udk_ac=udk_ac,
-            current_pin=current[0] if current else None,
-        )
-
-    def _card_key(self, ref: KeyRef, usage: KeyUsage, request: IssuerScriptRequest) -> Key:
-        """The card's key under an issuer master key that its cards remember: verifying versions still write to them."""
-        info = self._store.require_usable(ref, usage)
-        factor = udk_factor_of(info.udk_option)(request.pan, request.psn)
-        return Key(info.cipher, card_key_usage(usage), self._store.encrypt_under_master(ref, factor))
+        """Whole commands for cards: see ``ScriptOperations.generate``."""
+        self._drop_unusable_hosts()
+        return self._scripts.generate(requests)
 
     def _mac_keys(
         self,
@@ -191,6 +159,18 @@ class DataPlane:
                 self._dukpt_hosts.clear()
             host = self._dukpt_hosts[ref] = DukptHost(bdk, cache_max=DUKPT_CACHE_MAX)
         return host
+
+    def _drop_unusable_hosts(self) -> None:
+        """Ends what was derived of keys that were destroyed since: nobody may ask for them again."""
+        now_s = time.monotonic()
+        if now_s - self._hosts_checked_s < HOSTS_CHECKED_EVERY_S:
+            return
+        self._hosts_checked_s = now_s
+        for ref in list(self._dukpt_hosts):
+            try:
+                self._store.require_usable(ref, KeyUsage.BDK)
+            except KEY_REFUSALS:
+                del self._dukpt_hosts[ref]
 
 
 def _generated(key: Key | Refusal, request: MacRequest) -> bytes | Refusal:

@@ -3,13 +3,14 @@
 Must never change keys in place: readers in other threads hold the list they began with.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from crypto.errors import CryptoError, KeyNotFoundError
-from crypto.key_store.lifecycle import Material, StoredKeys, entry_of
+from crypto.errors import CryptoError, KeyNotFoundError, KeyStoreUnavailableError
+from crypto.key_store.lifecycle import USABLE_STATES, Material, StoredKeys, entry_of
 from crypto.key_store.wrapped_file import (
     FileStamp,
     Wrapping,
@@ -18,7 +19,7 @@ from crypto.key_store.wrapped_file import (
     write_keys,
     writer_lock,
 )
-from crypto.keys import KeyInfo, KeyRef
+from crypto.keys import KeyInfo, KeyRef, KeyState
 
 R = TypeVar("R")
 
@@ -29,11 +30,15 @@ class KeyList:
     Args:
         directory: where ``keys.json`` is, or will be.
         wrapping: what its storage key is.
+        is_blocking: whether the wrapping may wait for something outside this process.
         on_change: called after the keys held were replaced.
     """
 
-    def __init__(self, directory: Path, wrapping: Wrapping, *, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, directory: Path, wrapping: Wrapping, *, is_blocking: bool, on_change: Callable[[], None]
+    ) -> None:
         self.directory = directory
+        self._is_blocking = is_blocking
         self._wrapping = wrapping
         self._on_change = on_change
         self._lock = threading.RLock()
@@ -41,6 +46,9 @@ class KeyList:
         self._refused: FileStamp | None = None
         # Replaced whole, never changed in place: other threads may be reading it.
         self.keys: StoredKeys = {}
+        # Names are looked up far more often than the list changes; replaced whole like the keys, and after them.
+        self.active: dict[str, KeyRef] = {}
+        self.usable: dict[str, tuple[KeyRef, ...]] = {}
 
     def read(self) -> None:
         """Takes over what the file says now.
@@ -72,13 +80,21 @@ class KeyList:
             return True
 
     def renew(self) -> bool:
-        """``refresh`` on meeting an unknown version: a list that cannot be read brings nothing new."""
+        """``refresh`` on meeting a key that is unknown, or in the wrong state: another process may have changed it.
+
+        Brings nothing new when the list cannot be read. Never waits: not for who holds the lock, who may be writing,
+        and on an event loop not for a token either; the next ``refresh`` then finds what this one left.
+        """
         if file_stamp(self.directory) in (self._stamp, self._refused):
+            return False
+        if (self._is_blocking and _is_on_event_loop()) or not self._lock.acquire(blocking=False):
             return False
         try:
             return self.refresh()
         except CryptoError:
             return False
+        finally:
+            self._lock.release()
 
     def entry(self, ref: KeyRef) -> tuple[KeyInfo, Material]:
         """A key's description and where its value is.
@@ -97,24 +113,53 @@ class KeyList:
         """Applies a change to what the file says now, not to what this process read earlier.
 
         Raises:
-            KeyStoreUnavailableError, SealBrokenError: as ``read``; whatever ``change`` raises. Nothing is written.
+            KeyStoreUnavailableError, SealBrokenError: as ``read``, or it cannot be written; whatever ``change``
+                raises. Nothing is written, unless the very last step failed: ``read`` tells.
         """
-        with self._lock, writer_lock(self.directory):
-            before = read_keys(self.directory, self._wrapping)
-            keys = dict(before)
-            result = change(keys)
-            if keys != before:
-                write_keys(self.directory, self._wrapping, keys)
-            self._take(keys, file_stamp(self.directory))
+        with self._lock:
+            try:
+                with writer_lock(self.directory):
+                    before = read_keys(self.directory, self._wrapping)
+                    keys = dict(before)
+                    result = change(keys)
+                    if keys != before:
+                        write_keys(self.directory, self._wrapping, keys)
+                    self._take(keys, file_stamp(self.directory))
+            except OSError as error:
+                raise self._not_written(error) from None
         return result
 
     def write_first(self, keys: StoredKeys) -> None:
-        """Writes the list of a new store; the caller holds the writer's lock and found none."""
-        write_keys(self.directory, self._wrapping, keys)
+        """Writes the list of a new store; the caller holds the writer's lock and found none.
+
+        Raises:
+            KeyStoreUnavailableError: it cannot be written.
+        """
+        try:
+            write_keys(self.directory, self._wrapping, keys)
+        except OSError as error:
+            raise self._not_written(error) from None
         self._take(keys, file_stamp(self.directory))
 
     def _take(self, keys: StoredKeys, stamp: FileStamp | None) -> None:
+        usable: dict[str, list[KeyRef]] = {}
+        for ref, (info, _) in sorted(keys.items()):
+            if info.state in USABLE_STATES:
+                usable.setdefault(ref.name, []).append(ref)
         self.keys = keys
+        self.active = {ref.name: ref for ref, (info, _) in keys.items() if info.state is KeyState.ACTIVE}
+        self.usable = {name: tuple(refs) for name, refs in usable.items()}
         self._stamp = stamp
         self._refused = None
         self._on_change()
+
+    def _not_written(self, error: OSError) -> KeyStoreUnavailableError:
+        return KeyStoreUnavailableError(f"key store: cannot write {self.directory}: {error.strerror}")
+
+
+def _is_on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -19,7 +19,21 @@ DESTRUCTION_GRACE_S = 7 * 24 * 3600
 SINGLE_VERSION_USAGES = frozenset(
     {KeyUsage.BLIND_INDEX, KeyUsage.REQUEST_DIGEST, KeyUsage.IDENTIFICATION_CODE}
 )
-# A tuple: searching it is by identity, while hashing an Enum is Python code.
+# What works under keys of these usages cannot do without an active version: they are rotated, never retired.
+ALWAYS_ACTIVE_USAGES = SINGLE_VERSION_USAGES | {KeyUsage.SEALING, KeyUsage.CHALLENGE, KeyUsage.CARD_CODE}
+# Masters of which plain ECB is all that is asked: a token keeps them, and no backend hands their values out. Tuples
+# here and below: searching them is by identity, while hashing an Enum is Python code.
+RESIDENT_USAGES = (
+    KeyUsage.IMK_AC,
+    KeyUsage.IMK_SMI,
+    KeyUsage.IMK_SMC,
+    KeyUsage.SS_AUTHENTICATION_NATIONAL,
+    KeyUsage.SS_AUTHENTICATION_PROVINCE,
+    KeyUsage.SS_AUTHENTICATION_CITY,
+    KeyUsage.PIN_ENCRYPTION,
+    KeyUsage.PIN_VERIFICATION_PVV,
+    KeyUsage.PIN_VERIFICATION_IBM3624,
+)
 USABLE_STATES = (KeyState.ACTIVE, KeyState.VERIFY_ONLY)
 _DESTRUCTIBLE_STATES = (KeyState.PRE_ACTIVE, KeyState.VERIFY_ONLY)
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -137,7 +151,7 @@ def activate(keys: StoredKeys, ref: KeyRef) -> KeyInfo:
     if info.state is KeyState.ACTIVE:
         return info
     if info.state is not KeyState.PRE_ACTIVE:
-        raise _wrong_state(info)
+        raise wrong_state(info)
     if info.destroy_at_s is not None:
         raise KeyStateError(f"key {ref.name} version {ref.version} is to be destroyed: cancel that first")
     for other in versions_of(keys, ref.name):
@@ -151,14 +165,16 @@ def retire(keys: StoredKeys, ref: KeyRef) -> KeyInfo:
 
     Raises:
         KeyNotFoundError: no such key.
-        KeyStateError: not ``ACTIVE``, or of a usage that has one version only.
+        KeyStateError: not ``ACTIVE``, or of a usage that always has an active version.
     """
     info, _ = entry_of(keys, ref)
     if info.state is KeyState.VERIFY_ONLY:
         return info
     if info.state is not KeyState.ACTIVE:
-        raise _wrong_state(info)
+        raise wrong_state(info)
     require_several_versions(info)
+    if info.usage in ALWAYS_ACTIVE_USAGES:
+        raise KeyStateError(f"key {info.name} always has an active version: rotate it instead")
     return _change(keys, replace(info, state=KeyState.VERIFY_ONLY))
 
 
@@ -171,7 +187,7 @@ def schedule_destruction(keys: StoredKeys, ref: KeyRef, at_s: int) -> KeyInfo:
     """
     info, _ = entry_of(keys, ref)
     if info.state not in _DESTRUCTIBLE_STATES:
-        raise _wrong_state(info)
+        raise wrong_state(info)
     return info if info.destroy_at_s is not None else _change(keys, replace(info, destroy_at_s=at_s))
 
 
@@ -184,7 +200,7 @@ def cancel_destruction(keys: StoredKeys, ref: KeyRef) -> KeyInfo:
     """
     info, _ = entry_of(keys, ref)
     if info.state not in _DESTRUCTIBLE_STATES:
-        raise _wrong_state(info)
+        raise wrong_state(info)
     return _change(keys, replace(info, destroy_at_s=None))
 
 
@@ -227,5 +243,6 @@ def _change(keys: StoredKeys, info: KeyInfo) -> KeyInfo:
     return info
 
 
-def _wrong_state(info: KeyInfo) -> KeyStateError:
+def wrong_state(info: KeyInfo) -> KeyStateError:
+    """What refuses a key for its state."""
     return KeyStateError(f"key {info.name} version {info.version} is {info.state.value}")

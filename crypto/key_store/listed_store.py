@@ -20,7 +20,15 @@ from crypto.key_store import batches, diagnosis
 from crypto.key_store.administration import KeyAdministration
 from crypto.key_store.checks import ArqcCheck, InternalAuthenticationCheck, VerifiedArqc
 from crypto.key_store.key_list import KeyList
-from crypto.key_store.lifecycle import USABLE_STATES, StoredKeys, TokenKey, active_of, versions_of
+from crypto.key_store.lifecycle import (
+    RESIDENT_USAGES,
+    USABLE_STATES,
+    Material,
+    StoredKeys,
+    TokenKey,
+    active_of,
+    wrong_state,
+)
 from crypto.key_store.wrapped_file import Wrapping
 from crypto.keys import Exportability, Key, KeyInfo, KeyRef, KeyState, KeyUsage
 from crypto.sealing import BlindIndex, ColumnSealer, RequestDigest
@@ -36,7 +44,7 @@ class ListedKeyStore(KeyAdministration):
     def __init__(self, directory: Path, wrapping: Wrapping) -> None:
         self._handed_out: WeakSet[VersionedKeys[Any]] = WeakSet()
         self._handing_out = threading.Lock()
-        self._list = KeyList(directory, wrapping, on_change=self._follow)
+        self._list = KeyList(directory, wrapping, is_blocking=self.is_blocking, on_change=self._follow)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self._list.directory)!r})"
@@ -52,11 +60,16 @@ class ListedKeyStore(KeyAdministration):
             KeyNotFoundError: no such key.
             KeyStateError: no version of it is active.
         """
-        return active_of(self._keys, name)
+        ref = self._list.active.get(name)
+        if ref is None and self._list.renew():
+            ref = self._list.active.get(name)
+        return ref if ref is not None else active_of(self._keys, name)
 
     def usable(self, name: str) -> list[KeyRef]:
         """Every version of ``name`` that may verify, oldest first."""
-        return [info.ref for info in versions_of(self._keys, name) if info.state in USABLE_STATES]
+        if name not in self._list.usable:
+            self._list.renew()
+        return list(self._list.usable.get(name, ()))
 
     def refresh(self) -> bool:
         """See ``KeyStore.refresh``."""
@@ -69,12 +82,18 @@ class ListedKeyStore(KeyAdministration):
             wanted = " or ".join(usage.value for usage in usages)
             raise KeyUsageError(f"key {ref.name} is for {info.usage.value}, not {wanted}")
         if info.state not in USABLE_STATES:
-            raise KeyStateError(f"key {ref.name} version {ref.version} is {info.state.value}")
+            # Activated by another process a moment ago, perhaps.
+            if self._list.renew():
+                info, _ = self._list.entry(ref)
+            if info.state not in USABLE_STATES:
+                raise wrong_state(info)
         return info
 
     def require_generating(self, ref: KeyRef, *usages: KeyUsage) -> KeyInfo:
         """See ``KeyStore.require_generating``."""
         info = self.require_usable(ref, *usages)
+        if info.state is not KeyState.ACTIVE and self._list.renew():
+            info = self.require_usable(ref, *usages)
         if info.state is not KeyState.ACTIVE:
             raise KeyStateError(f"key {ref.name} version {ref.version} may not generate")
         return info
@@ -85,6 +104,8 @@ class ListedKeyStore(KeyAdministration):
             self.require_generating(ref, *usages)
         else:
             self.require_usable(ref, *usages)
+        if self._list.entry(ref)[0].usage in RESIDENT_USAGES:
+            raise KeyUsageError(f"key {ref.name} is a master key: it works inside the key store")
         self._require_contact()
         return self._value(ref)
 
@@ -176,6 +197,17 @@ class ListedKeyStore(KeyAdministration):
 
     def _forget_contexts(self) -> None:
         """Drops what was opened of keys that may have changed."""
+
+    def _master(self, ref: KeyRef) -> tuple[KeyInfo, Material]:
+        """A key that encrypts blocks, where it is.
+
+        Raises:
+            KeyNotFoundError: no such key.
+            KeyUsageError: a key of a usage whose value, or whose other work, would come out block by block.
+            KeyStateError: it may not verify.
+        """
+        info = self.require_usable(ref, *RESIDENT_USAGES)
+        return info, self._list.entry(ref)[1]
 
     def _value(self, ref: KeyRef) -> Key:
         _, material = self._list.entry(ref)

@@ -12,9 +12,8 @@ from crypto.blocks import block_size
 from crypto.dukpt_host import DukptHost
 from crypto.dukpt_tdes import DukptKeyUse
 from crypto.errors import (
+    KEY_REFUSALS,
     CryptoError,
-    KeyNotFoundError,
-    KeyStateError,
     KeyUsageError,
     PinBlockInvalidError,
     PinTranslationRefusedError,
@@ -34,11 +33,9 @@ from crypto.pin_block import (
 )
 from crypto.pin_verification import Ibm3624Layout, generate_pin_offsets, issue_random_pin
 
-# What is wrong with one key is told of the items under it; a store that is gone is told of all.
 # Over the rightmost 16 digits, in which any two cards of one bank differ: a profile of this project.
 REFERENCE_LAYOUT = Ibm3624Layout(decimalisation="0123456789012345")
 REFERENCE_PAN_DIGITS = 16
-KEY_REFUSALS = (KeyNotFoundError, KeyUsageError, KeyStateError)
 Refusal = CryptoError | ValueError
 
 Item = TypeVar("Item")
@@ -116,19 +113,25 @@ class PinOperations:
         return [next(references) if isinstance(pin, Pin) else pin for pin in opened]
 
     def issue(self, issues: Sequence[PinIssue]) -> list[IssuedPin | Refusal]:
-        """Random PINs, each encrypted and with what it is verified against."""
+        """Random PINs, each encrypted and with what it is verified against; never in a format of no card."""
 
         def issued(
             group: tuple[KeyRef, PinBlockFormat], items: Sequence[PinIssue]
         ) -> list[IssuedPin | Refusal]:
             ref, layout = group
             self._require_zone(ref, layout, generating=True)
-            pins = [(issue_random_pin(length=item.length), item.pan) for item in items]
+            if layout is PinBlockFormat.ISO_1:
+                return [ValueError("a PIN is issued in a format that binds it to its card")] * len(items)
+            drawn = [_drawn(item) for item in items]
+            pins = [(pin, item.pan) for pin, item in zip(drawn, items, strict=True) if isinstance(pin, Pin)]
             blocks = encrypt_pin_blocks(partial(self._store.encrypt_under_master, ref), pins, format=layout)
-            return [
-                block if isinstance(block, ValueError) else _issued(block, references)
-                for block, references in zip(blocks, self._references(pins), strict=True)
-            ]
+            done = iter(
+                [
+                    block if isinstance(block, ValueError) else _issued(block, references)
+                    for block, references in zip(blocks, self._references(pins), strict=True)
+                ]
+            )
+            return [next(done) if isinstance(pin, Pin) else pin for pin in drawn]
 
         return in_groups(issues, lambda issue: (issue.key, issue.format), issued)
 
@@ -195,7 +198,10 @@ def in_groups(
     group_of: Callable[[Item], Group],
     work: Callable[[Group, Sequence[Item]], list[Result | Refusal]],
 ) -> list[Result | Refusal]:
-    """Results of ``work`` over groups of items, in the items' order; a key's refusal is that of its whole group."""
+    """Results of ``work`` over groups of items, in the items' order.
+
+    A key's refusal is that of its whole group; a store that is gone is told of all.
+    """
     groups: dict[Group, list[int]] = {}
     for position, item in enumerate(items):
         groups.setdefault(group_of(item), []).append(position)
@@ -207,6 +213,13 @@ def in_groups(
             done = [error] * len(positions)
         results.update(zip(positions, done, strict=True))
     return [results[position] for position in range(len(items))]
+
+
+def _drawn(issue: PinIssue) -> Pin | ValueError:
+    try:
+        return issue_random_pin(length=issue.length)
+    except ValueError as error:
+        return error
 
 
 def _issued(block: bytes, references: PinReferences | Refusal) -> IssuedPin | Refusal:

@@ -50,7 +50,10 @@ class PinTranslation(_Unshown):
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class PinIssue(_Unshown):
-    """A random PIN of ``length`` digits to draw for a card, told under ``key`` (PIN encryption, active)."""
+    """A random PIN of ``length`` digits to draw for a card, told under ``key`` (PIN encryption, active).
+
+    ``format`` is one that binds the PIN to the card: any but ISO_1.
+    """
 
     key: KeyRef
     format: PinBlockFormat
@@ -86,7 +89,8 @@ class MacRequest(_Unshown):
         ksn: key serial number under a BDK; else empty.
         message: 1 byte or more.
         padding: for algorithms 1 and 3; None is method 2 there, and the only choice elsewhere.
-        size: bytes kept from the left, 4 up to what the algorithm gives.
+        size: bytes kept from the left, 4 up to what the algorithm gives (8 hex characters up to a block for
+            UnionPay's); in a check, bytes that a code must have.
     """
 
     key: KeyRef
@@ -98,7 +102,7 @@ class MacRequest(_Unshown):
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class MacCheck(_Unshown):
-    """A code as it came, all of whose bytes must fit; ``request.size`` is its length."""
+    """A code as it came; one that is not of exactly ``request.size`` bytes does not fit."""
 
     request: MacRequest
     mac: bytes
@@ -128,17 +132,20 @@ class IssuerScriptRequest(_Unshown):
     """A command to make for one card.
 
     Args:
-        integrity_key: ``IMK_SMI``, active.
-        confidentiality_key: ``IMK_SMC``, active; for a PIN change only.
+        integrity_key: ``IMK_SMI``. Verify-only versions of this and the other keys work too: cards that were made
+            under them are written to for as long as they live.
+        confidentiality_key: ``IMK_SMC``; for a PIN change only.
         pan: 12 to 19 digits.
         psn: two digits.
         atc: counter of the cryptogram that the script answers.
         arqc: that cryptogram, 8 bytes.
-        session_method: how the issuer derives session keys.
-        command: what to do.
-        new_pin: for a PIN change only; of the same card.
+        session_method: how the issuer derives session keys. EMV_COMMON also says that its 3DES cards hold their
+            keys in odd parity, as EMV prints them, which the VIS PIN block shows.
+        command: what to do. PIN_CHANGE with ``current_pin`` becomes PIN_CHANGE_WITH_CURRENT_PIN.
+        new_pin: for a PIN change, and for nothing else; of the same card.
         current_pin: for a PIN change that proves it, with ``cryptogram_key`` only.
-        cryptogram_key: ``IMK_AC``; a PIN is then written as VIS and PBOC do, else in ISO 9564 format 2.
+        cryptogram_key: ``IMK_AC``, for a PIN change only; the PIN is then written as VIS and PBOC do, else in ISO
+            9564 format 2.
     """
 
     integrity_key: KeyRef

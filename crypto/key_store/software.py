@@ -4,7 +4,7 @@ A software key store is a stand-in for a certified HSM 加密机: master keys ar
 it runs, and whoever owns the account owns them. Production of a province needs the hardware backend.
 
 Readers may be many processes; a writer takes a lock and replaces the list whole. Must never hand out a master
-key.
+key, but to what stands in for terminals and bureaus (``lend``, ``personalise``).
 """
 
 import secrets
@@ -18,7 +18,7 @@ from crypto.key_store.checks import CardKeys
 from crypto.key_store.development_keys import DEVELOPMENT_KEYS
 from crypto.key_store.lifecycle import Material, NewKey, StoredKeys
 from crypto.key_store.listed_store import ListedKeyStore
-from crypto.key_store.storage_key import FileWrapping, read_storage_key, write_storage_key
+from crypto.key_store.storage_key import STORAGE_KEY_FILE, FileWrapping, read_storage_key, write_storage_key
 from crypto.key_store.wrapped_file import KEYS_FILE, writer_lock
 from crypto.keys import Cipher, Key, KeyRef, KeyUsage
 
@@ -52,15 +52,19 @@ class SoftwareKeyStore(ListedKeyStore):
     def create(cls, directory: Path) -> "SoftwareKeyStore":
         """Creates a store with the development set of keys, all version 1 and active.
 
+        A storage key that is there already stays: what it protects may be in a backup of the list.
+
         Raises:
             KeyStoreExistsError: the directory holds a store already.
+            KeyStoreUnavailableError: the storage key that is there cannot be used, or the list cannot be written.
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with writer_lock(directory):
-            # The list comes last: a storage key alone is a creation that died and protected nothing yet.
+            # The list comes last: a storage key alone is a creation that died, or a store whose list was lost.
             if (directory / KEYS_FILE).exists():
                 raise KeyStoreExistsError(f"key store: {directory} already holds one")
-            store = cls(directory, write_storage_key(directory))
+            is_kept = (directory / STORAGE_KEY_FILE).exists()
+            store = cls(directory, read_storage_key(directory) if is_kept else write_storage_key(directory))
             keys: StoredKeys = {}
             store._draw_development_keys(keys, DEVELOPMENT_KEYS)
             store._list.write_first(keys)
@@ -94,8 +98,21 @@ class SoftwareKeyStore(ListedKeyStore):
             ss_authentication=Key(cipher, KeyUsage.SS_AUTHENTICATION_CARD, card_key),
         )
 
+    def lend(self, ref: KeyRef) -> Key:
+        """A key's value, whatever its usage: what is loaded into a virtual terminal, or opens a mailer at a bureau.
+
+        Of the software store alone, for virtual terminals, demonstration and tests: no server calls it.
+
+        Raises:
+            KeyNotFoundError: no such key.
+            KeyStateError: it may not verify.
+        """
+        self.require_usable(ref, self._list.entry(ref)[0].usage)
+        return self._value(ref)
+
     def encrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:
         """See ``batches.MasterKeys.encrypt_under_master``."""
+        self._master(ref)
         return self._masters.update(ref, blocks, open_key=lambda: self._cipher_and_value(ref))
 
     def decrypt_under_master(self, ref: KeyRef, blocks: bytes) -> bytes:

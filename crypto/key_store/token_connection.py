@@ -4,7 +4,7 @@ Whether an error is the question's or the token's is not read from its number, o
 the token is asked something it always can answer (the probe), and one that cannot is lost. Then every call is
 refused at once, until the probe is answered again: tried in the background, at most once a second.
 
-Must never have the PIN in a message, and never try a PIN twice that was refused: tokens lock themselves.
+Must never have the PIN in a message, and never try a PIN twice that was refused: see ``token_pin``.
 """
 
 import hmac
@@ -19,38 +19,30 @@ from weakref import WeakSet
 
 import pkcs11
 from pkcs11.exceptions import (
+    KeyHandleInvalid,
+    NoSuchKey,
     NoSuchToken,
-    PinIncorrect,
-    PinInvalid,
-    PinLenRange,
-    PinLocked,
+    ObjectHandleInvalid,
     PKCS11Error,
     TokenNotPresent,
     UserAlreadyLoggedIn,
 )
 
-from crypto.errors import KeyStoreError, KeyStoreUnavailableError
+from crypto.errors import KeyStoreError, KeyStoreUnavailableError, TokenRefusalError
 from crypto.key_store.token_objects import TokenObjects, attribute_mapper
+from crypto.key_store.token_pin import PIN_REFUSALS, pin_to_try_once
+from crypto.key_store.token_proofs import prove_mechanisms
 from crypto.key_store.token_settings import TokenSettings
 from crypto.key_store.token_thread import TokenThread
-from crypto.key_store.wrapped_file import read_private
-from crypto.keys import Cipher, KeyUsage
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 CONTACT_MAX_S = 1.0
 _PROBE = b"onecard token probe"
-_PIN_REFUSALS = (PinIncorrect, PinInvalid, PinLenRange, PinLocked)
-# GB/T 32907-2016, annex A.1: key and plaintext are the same.
-_SM4_KEY = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
-_SM4_ANSWER = bytes.fromhex("681EDF34D206965E86B3E94F536E4246")
+_STALE_HANDLES = (KeyHandleInvalid, ObjectHandleInvalid)
 
 T = TypeVar("T")
-
-
-class TokenRefusalError(KeyStoreError):
-    """The token is there and refuses this one thing; the text is the PKCS#11 error's name."""
 
 
 class _TokenModule:
@@ -77,10 +69,12 @@ class TokenConnection:
 
     def __init__(self, settings: TokenSettings) -> None:
         self.settings = settings
+        # A module that is reached by two paths is one: two threads in it would crash it.
+        path = settings.module.resolve()
         with _modules_lock:
-            if settings.module not in _modules:
-                _modules[settings.module] = _TokenModule(settings.module)
-            self._module = _modules[settings.module]
+            if path not in _modules:
+                _modules[path] = _TokenModule(settings.module)
+            self._module = _modules[path]
         self._thread = self._module.thread
         self._timeout_s = settings.timeout_ms / 1000
         self._objects: TokenObjects | None = None
@@ -92,10 +86,10 @@ class TokenConnection:
 
     @classmethod
     def open(cls, settings: TokenSettings) -> "TokenConnection":
-        """Loads the module, logs in, and proves the vendor's SM4 when one is configured.
+        """Loads the module, logs in, and proves the mechanisms that are configured.
 
         Raises:
-            KeyStoreUnavailableError: the module, the token, the PIN or the SM4 mechanism, in one line.
+            KeyStoreUnavailableError: the module, the token, the PIN or a mechanism, in one line.
         """
         connection = cls(settings)
         try:
@@ -114,6 +108,11 @@ class TokenConnection:
         """True from the moment the token did not answer until it answers again."""
         return self._is_lost
 
+    @property
+    def share_s(self) -> float:
+        """How long ``work`` should go on before it leaves the rest to the next call: a slow token is not a lost one."""
+        return self._timeout_s / 2
+
     def use_storage_key(self, object_id: bytes) -> None:
         """From now on the probe is something sealed under this key.
 
@@ -126,10 +125,10 @@ class TokenConnection:
 
         try:
             self._probe = self.call(seal_probe)
-        except TokenRefusalError as error:
+        except TokenRefusalError:
             name = self.settings.token_name
             raise KeyStoreUnavailableError(
-                f"key store: {name} has no storage key of this list, or no AES-GCM ({error})"
+                f"key store: {name} has no storage key of this list, or no AES-GCM"
             ) from None
         self._storage_id = object_id
 
@@ -157,14 +156,18 @@ class TokenConnection:
             f"key store: {self.settings.token_name} did not answer within {self.settings.timeout_ms} ms"
         )
 
-    def post(self, work: Callable[[TokenObjects], object], *, session: TokenObjects) -> None:
-        """Runs ``work`` when the thread is free, and never mind how it ends; from any thread, also a collector's."""
+    def post(self, work: Callable[[TokenObjects], object], *, session: TokenObjects | None = None) -> None:
+        """Runs ``work`` when the thread is free, and never mind how it ends; from any thread, also a collector's.
+
+        With ``session`` only if that one still lives.
+        """
 
         def run() -> None:
             # Also while the token is lost: the session may outlive a token that was only slow.
-            if self._objects is session:
+            objects = self._objects
+            if objects is not None and session in (None, objects):
                 try:
-                    work(session)
+                    work(objects)
                 except PKCS11Error:
                     return
 
@@ -196,17 +199,24 @@ class TokenConnection:
         if self._is_lost or objects is None or session not in (None, objects):
             self._refuse()
         try:
-            result = work(objects)
+            try:
+                result = work(objects)
+            except _STALE_HANDLES:
+                # Another process removed the object, or put another in its place: looked for once more.
+                objects.forget()
+                result = work(objects)
         except PKCS11Error as error:
             # Nothing of the library leaves this thread with the error: see ``token_thread``.
-            refusal = type(error).__name__
+            refusal, is_without_key = type(error).__name__, isinstance(error, NoSuchKey)
         else:
             self._contact_s = time.monotonic()
             return result
         if not self._answers():
             self._lose(refusal)
             self._refuse()
-        raise TokenRefusalError(refusal)
+        raise TokenRefusalError(
+            f"key store: {self.settings.token_name} refuses ({refusal})", is_without_key=is_without_key
+        )
 
     def _wait(self, future: "Future[T]", timeout_s: float) -> T:
         try:
@@ -246,12 +256,9 @@ class TokenConnection:
         if not self._answers():
             try:
                 self._reconnect()
-            except _PIN_REFUSALS as error:
-                log.error(
-                    "key store: %s refuses the PIN (%s): not tried again",
-                    self.settings.token_name,
-                    type(error).__name__,
-                )
+            except PIN_REFUSALS as error:
+                name, refusal = self.settings.token_name, type(error).__name__
+                log.error("key store: %s refuses the PIN (%s): not tried again", name, refusal)
                 return True
             except (PKCS11Error, KeyStoreError):
                 return False
@@ -268,7 +275,7 @@ class TokenConnection:
             self._objects = None
         try:
             self._connect()
-        except _PIN_REFUSALS:
+        except PIN_REFUSALS:
             raise
         except (PKCS11Error, KeyStoreError):
             if len(self._module.connections) > 1:
@@ -290,7 +297,7 @@ class TokenConnection:
             self._connect()
         except (NoSuchToken, TokenNotPresent, StopIteration):
             return f"{settings.module} has no {name}"
-        except _PIN_REFUSALS as error:
+        except PIN_REFUSALS as error:
             return f"{name} refuses the PIN in {settings.pin_file} ({type(error).__name__})"
         except PKCS11Error as error:
             return f"{name} cannot be opened ({type(error).__name__})"
@@ -304,7 +311,7 @@ class TokenConnection:
         objects = TokenObjects(session, self.settings)
         try:
             self._log_in(token)
-            self._prove_sm4(objects)
+            prove_mechanisms(objects, self.settings)
         except BaseException:
             objects.close()
             raise
@@ -321,30 +328,22 @@ class TokenConnection:
         return slots[0].get_token()
 
     def _log_in(self, token: Any) -> None:
-        """Logs the process in; a login holds for every session of the token."""
-        pin = read_private(self.settings.pin_file).decode("utf-8", "replace").strip()
-        try:
-            self._module.logins[token.serial.hex()] = token.open(rw=True, user_pin=pin)
-        except UserAlreadyLoggedIn:
+        """Logs the process in, unless it is: a login holds for every session of the token, as long as one lives."""
+        logins, serial = self._module.logins, token.serial.hex()
+        if serial in logins and _is_alive(logins[serial]):
             return
+        with pin_to_try_once(self.settings.pin_file) as pin:
+            try:
+                logins[serial] = token.open(rw=True, user_pin=pin)
+            except UserAlreadyLoggedIn:
+                # By somebody else in this process. The library leaves the session of a failed login open: once.
+                logins[serial] = token.open(rw=True)
 
-    def _prove_sm4(self, objects: TokenObjects) -> None:
-        """Refuses a vendor mechanism that does not compute the standard's own example."""
-        if Cipher.SM4 not in objects.ciphers:
-            return
-        number = f"{self.settings.sm4_mechanism:#x}"
-        try:
-            object_id = objects.create(
-                Cipher.SM4, KeyUsage.IMK_AC, _SM4_KEY, label="onecard-sm4-proof", store=False
-            )
-            answer = objects.encrypt(objects.find(object_id), Cipher.SM4, _SM4_KEY)
-            objects.destroy(object_id)
-        except PKCS11Error as error:
-            refusal = type(error).__name__
-        else:
-            if hmac.compare_digest(answer, _SM4_ANSWER):
-                return
-            refusal = "wrong answer"
-        raise KeyStoreUnavailableError(
-            f"key store: mechanism {number} is not SM4: it fails the example of GB/T 32907 ({refusal})"
-        )
+
+def _is_alive(session: Any) -> bool:
+    """Whether the token still knows the session."""
+    try:
+        session.generate_random(8)
+    except PKCS11Error:
+        return False
+    return True

@@ -5,19 +5,30 @@ object that can be read out, and never show a value.
 """
 
 import ctypes
+import hashlib
 import secrets
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.attributes import AttributeMapper
 from pkcs11.constants import DEFAULT
-from pkcs11.exceptions import NoSuchKey, PKCS11Error
+from pkcs11.exceptions import (
+    AttributeReadOnly,
+    AttributeTypeInvalid,
+    AttributeValueInvalid,
+    KeyHandleInvalid,
+    NoSuchKey,
+    ObjectHandleInvalid,
+    PKCS11Error,
+    TemplateInconsistent,
+)
 from pkcs11.mechanisms import GCMParams
 
 from crypto.blocks import block_size
 from crypto.diversification import odd_parity
+from crypto.key_store.lifecycle import NewKey
 from crypto.key_store.token_settings import AES_ECB_ENCRYPT_DATA, TokenSettings
 from crypto.keys import KCV_SIZE, Cipher, KeyUsage
 
@@ -26,10 +37,27 @@ _STORAGE_BITS = 256
 _NONCE_SIZE = 12
 _DERIVED_BITS = 128
 _ID_SIZE = 16
+_LEFT_MAX = 1024
 # Reduction of the doubling in GF(2^128): NIST SP 800-38B 5.3.
 _R_128 = 0x87
 _ENCRYPT_AND_DERIVE = MechanismFlag.ENCRYPT | MechanismFlag.DERIVE
 _SENSITIVE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
+
+# What keys never do; some modules grant it to an object that does not say.
+_NEVER = {
+    Attribute.WRAP: False,
+    Attribute.UNWRAP: False,
+    Attribute.SIGN: False,
+    Attribute.VERIFY: False,
+}
+# So that nobody may grant it afterwards; where the module has no such thing, the object is made without.
+_FIXED = {Attribute.MODIFIABLE: False}
+_TEMPLATE_REFUSALS = (
+    AttributeReadOnly,
+    AttributeTypeInvalid,
+    AttributeValueInvalid,
+    TemplateInconsistent,
+)
 
 # What python-pkcs11 calls a secret key: its classes are made as it meets the object's attributes.
 Handle = Any
@@ -61,6 +89,8 @@ class TokenObjects:
     def __init__(self, session: Any, settings: TokenSettings) -> None:
         self._session = session
         self._found: dict[bytes, Handle] = {}
+        # Derived keys that the token would not destroy: tried again with the next.
+        self._left: list[Handle] = []
         self._types = {Cipher.TDES: KeyType.DES2, Cipher.AES: KeyType.AES}
         self._ecb = {Cipher.TDES: Mechanism.DES3_ECB, Cipher.AES: Mechanism.AES_ECB}
         self._cbc = {Cipher.TDES: Mechanism.DES3_CBC, Cipher.AES: Mechanism.AES_CBC}
@@ -80,10 +110,15 @@ class TokenObjects:
     def close(self) -> None:
         """Ends the session; what it held is gone with it. A session that is dead already is fine."""
         self._found.clear()
+        self._left.clear()
         try:
             self._session.close()
         except PKCS11Error:
             return
+
+    def forget(self) -> None:
+        """Drops the handles that were found; each is looked for again when it is needed."""
+        self._found.clear()
 
     def random(self, size: int) -> bytes:
         """Bytes of the token's generator."""
@@ -117,18 +152,22 @@ class TokenObjects:
     def generate_storage_key(self) -> bytes:
         """Draws an AES-256 key for wrapping and gives its id."""
         object_id = secrets.token_bytes(_ID_SIZE)
-        self._session.generate_key(
-            KeyType.AES,
-            _STORAGE_BITS,
-            id=object_id,
-            label=STORAGE_LABEL,
-            store=True,
-            capabilities=MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT,
-            template=_SENSITIVE,
+        _fixed_if_possible(
+            lambda fixed: self._session.generate_key(
+                KeyType.AES,
+                _STORAGE_BITS,
+                id=object_id,
+                label=STORAGE_LABEL,
+                store=True,
+                capabilities=MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT,
+                template={**_SENSITIVE, **fixed},
+            )
         )
         return object_id
 
-    def generate(self, cipher: Cipher, usage: KeyUsage, *, label: str, size: int) -> bytes:
+    def generate(
+        self, cipher: Cipher, usage: KeyUsage, *, label: str, size: int, object_id: bytes | None = None
+    ) -> bytes:
         """Draws a key in the token and gives its id; SM4 has no generator of a public number.
 
         Args:
@@ -136,26 +175,36 @@ class TokenObjects:
             usage: decides what the object may do.
             label: for people who look at the token.
             size: bytes.
+            object_id: 16 bytes, drawn when absent.
         """
         if cipher is Cipher.SM4:
-            return self.create(cipher, usage, self.random(size), label=label)
-        object_id = secrets.token_bytes(_ID_SIZE)
-        self._session.generate_key(
-            self._types[cipher],
-            8 * size,
-            id=object_id,
-            label=label,
-            store=True,
-            capabilities=_capabilities(usage),
-            template=_SENSITIVE,
+            return self.create(cipher, usage, self.random(size), label=label, object_id=object_id)
+        object_id = object_id or secrets.token_bytes(_ID_SIZE)
+        _fixed_if_possible(
+            lambda fixed: self._session.generate_key(
+                self._types[cipher],
+                8 * size,
+                id=object_id,
+                label=label,
+                store=True,
+                capabilities=_capabilities(usage),
+                template={**_SENSITIVE, **fixed},
+            )
         )
         return object_id
 
     def create(
-        self, cipher: Cipher, usage: KeyUsage, value: bytes, *, label: str, store: bool = True
+        self,
+        cipher: Cipher,
+        usage: KeyUsage,
+        value: bytes,
+        *,
+        label: str,
+        store: bool = True,
+        object_id: bytes | None = None,
     ) -> bytes:
         """Takes a value in and gives the new object's id; args as ``generate``, ``store`` False for the session."""
-        object_id = secrets.token_bytes(_ID_SIZE)
+        object_id = object_id or secrets.token_bytes(_ID_SIZE)
         capabilities = _capabilities(usage)
         attributes = {
             Attribute.CLASS: ObjectClass.SECRET_KEY,
@@ -169,10 +218,18 @@ class TokenObjects:
             Attribute.ENCRYPT: bool(capabilities & MechanismFlag.ENCRYPT),
             Attribute.DECRYPT: bool(capabilities & MechanismFlag.DECRYPT),
             Attribute.DERIVE: bool(capabilities & MechanismFlag.DERIVE),
+            **_NEVER,
             **_SENSITIVE,
         }
-        self._session.create_object(attributes)
+        _fixed_if_possible(lambda fixed: self._session.create_object({**attributes, **fixed}))
         return object_id
+
+    def remove(self, object_id: bytes) -> None:
+        """Destroys every object of an id; there may be none."""
+        self._found.pop(object_id, None)
+        template = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: object_id}
+        for handle in list(self._session.get_objects(template)):
+            handle.destroy()
 
     def destroy(self, object_id: bytes) -> None:
         """Destroys an object. Raises ``NoSuchKey`` as ``find``."""
@@ -214,9 +271,16 @@ class TokenObjects:
         )
 
     def discard(self, handles: Sequence[Handle]) -> None:
-        """Destroys what ``derive`` gave."""
-        for handle in handles:
-            handle.destroy()
+        """Destroys what ``derive`` gave; what the token will not destroy now is tried again with the next."""
+        left: list[Handle] = []
+        for handle in (*self._left, *handles):
+            try:
+                handle.destroy()
+            except (KeyHandleInvalid, ObjectHandleInvalid):
+                continue
+            except PKCS11Error:
+                left.append(handle)
+        self._left = left[-_LEFT_MAX:]
 
     def seal(self, storage_key: Handle, plaintext: bytes, *, aad: bytes) -> bytes:
         """AES-GCM in the token: nonce ‖ ciphertext ‖ tag, with a random nonce (NIST SP 800-38D 8.2.2)."""
@@ -245,9 +309,30 @@ class TokenObjects:
         return answer[:KCV_SIZE].hex().upper()
 
 
+def new_object_id(storage_id: bytes, new: NewKey) -> bytes:
+    """The CKA_ID of a new key in the list under a storage key; of a change the same whenever it is repeated.
+
+    What a change that died left under it is then found, and destroyed: never adopted, for whoever can write to the
+    token could have put it there.
+    """
+    if not new.change_id:
+        return secrets.token_bytes(_ID_SIZE)
+    parts = [storage_id, new.name.encode(), new.change_id.encode()]
+    told = b"".join([len(part).to_bytes(2) + part for part in parts])
+    return hashlib.sha256(b"onecard key object" + told).digest()[:_ID_SIZE]
+
+
 def _capabilities(usage: KeyUsage) -> MechanismFlag:
     if usage is KeyUsage.PIN_ENCRYPTION:
         return MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
     if usage in (KeyUsage.PIN_VERIFICATION_PVV, KeyUsage.PIN_VERIFICATION_IBM3624):
         return MechanismFlag.ENCRYPT
     return _ENCRYPT_AND_DERIVE
+
+
+def _fixed_if_possible(make: Callable[[dict[Attribute, Any]], object]) -> None:
+    """Makes an object that nobody can change afterwards, if the module has such objects."""
+    try:
+        make(_FIXED)
+    except _TEMPLATE_REFUSALS:
+        make({})

@@ -13,7 +13,8 @@ class TokenMode(enum.Enum):
     """What leaves the token.
 
     BATCH: the keys of cards, of a whole batch in one call, for one check each. STRICT: of AES and 3DES masters
-    only cryptograms and answers; everything between is derived in the token.
+    only cryptograms and answers; everything between is derived in the token. What needs a card key outside, issuer
+    scripts and the diagnosis of a cryptogram, is refused in strict mode.
     """
 
     BATCH = "batch"

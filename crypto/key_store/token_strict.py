@@ -1,13 +1,16 @@
 """Strict mode: card keys, process keys and session keys of AES and 3DES cards exist in the token alone.
 
 Each is derived there into an object of the session and destroyed there; what comes out is a cryptogram or an
-answer. Must never leave a derived object behind, and never derive for a batch longer than one call may take.
+answer. Must never leave a derived object behind, and never work for a batch longer than one call may take: of a
+slow token a call does some cards, and the next goes on.
 """
 
 import hmac
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from crypto.blocks import block_size
 from crypto.cryptogram import ARQC_SIZE
@@ -29,6 +32,9 @@ from crypto.keys import Cipher, KeyInfo
 from crypto.macs import Padding, pad
 
 CARDS_PER_CALL = 32
+
+Card = TypeVar("Card")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class TokenSession:
         chain: 3DES: its left half twice, for all blocks of a MAC but the last; AES: the session key.
     """
 
-    __slots__ = ("__weakref__", "_chain", "_cipher", "_connection", "_key", "_objects")
+    __slots__ = ("__weakref__", "_answers", "_chain", "_cipher", "_connection", "_key", "_objects")
 
     def __init__(
         self,
@@ -68,6 +74,8 @@ class TokenSession:
         self._cipher = cipher
         self._key = key
         self._chain = chain
+        # By cryptogram and code: a session key signs one cryptogram, but nothing here should depend on it.
+        self._answers: dict[tuple[bytes, bytes], bytes] = {}
         handles = [key] if chain is key else [key, chain]
         # Posted to the token's thread: the collector may come by in any.
         destroy = weakref.finalize(
@@ -81,13 +89,25 @@ class TokenSession:
 
     def arpc(self, *, arqc: bytes, arc: bytes) -> bytes:
         """See ``ArqcSession.arpc``."""
-        if len(arc) != 2:
+        prepared = self._answers.get((arqc, arc))
+        return prepared if prepared is not None else self._answered(arqc, [arc])[0]
+
+    def answer_ahead(self, *, arqc: bytes, arcs: Sequence[bytes]) -> None:
+        """See ``VerifiedArqc.answer_ahead``."""
+        for arc, answer in zip(arcs, self._answered(arqc, arcs), strict=True):
+            self._answers[arqc, arc] = answer
+
+    def _answered(self, arqc: bytes, arcs: Sequence[bytes]) -> list[bytes]:
+        """ARPC method 1 for each code: one encryption, of a block for each."""
+        if any(len(arc) != 2 for arc in arcs):
             raise ValueError("an authorisation response code has 2 bytes")
-        answer = (int.from_bytes(arqc) ^ int.from_bytes(arc) << 48).to_bytes(8)
-        block = answer + bytes(block_size(self._cipher) - 8)
-        return self._connection.call(
-            lambda objects: objects.encrypt(self._key, self._cipher, block)[:8], session=self._objects
+        size = block_size(self._cipher)
+        codes = [int.from_bytes(arqc) ^ int.from_bytes(arc) << 48 for arc in arcs]
+        blocks = b"".join([code.to_bytes(8) + bytes(size - 8) for code in codes])
+        answers = self._connection.call(
+            lambda objects: objects.encrypt(self._key, self._cipher, blocks), session=self._objects
         )
+        return [answers[start : start + 8] for start in range(0, len(answers), size)]
 
     def arpc_method_2(self, *, arqc: bytes, csu: bytes, proprietary: bytes) -> bytes:
         """See ``ArqcSession.arpc_method_2``."""
@@ -120,17 +140,40 @@ def verify_arqcs(
         except (ValueError, KeyUsageError, OverflowError):
             continue
         factors.append((position, _ArqcFactors(udk, session, check.data, check.arqc)))
-    for start in range(0, len(factors), CARDS_PER_CALL):
-        some = factors[start : start + CARDS_PER_CALL]
 
-        def prove(objects: TokenObjects, some: list[tuple[int, _ArqcFactors]] = some) -> None:
-            imk = objects.find_key(master.object_id, info.cipher, kcv=info.kcv)
-            for position, card in some:
-                session = _proven_session(connection, objects, info.cipher, imk, card)
-                if session is not None:
-                    results[position] = VerifiedArqc(session, card.arqc)
+    def proven(objects: TokenObjects, imk: Handle, card: tuple[int, _ArqcFactors]) -> TokenSession | None:
+        return _proven_session(connection, objects, info.cipher, imk, card[1])
 
-        connection.call(prove)
+    for (position, card), answering in _in_shares(connection, info, master, factors, proven):
+        if answering is not None:
+            results[position] = VerifiedArqc(answering, card.arqc)
+
+
+def _in_shares(
+    connection: TokenConnection,
+    info: KeyInfo,
+    master: TokenKey,
+    cards: Sequence[Card],
+    work: Callable[[TokenObjects, Handle, Card], Result],
+) -> Iterator[tuple[Card, Result]]:
+    """Each card with what ``work`` makes of it; as many cards in a call as a share of its time allows, one at least."""
+    begin = 0
+    while begin < len(cards):
+        some = cards[begin : begin + CARDS_PER_CALL]
+
+        def share(objects: TokenObjects, some: Sequence[Card] = some) -> list[Result]:
+            until_s = time.monotonic() + connection.share_s
+            key = objects.find_key(master.object_id, info.cipher, kcv=info.kcv)
+            done: list[Result] = []
+            for card in some:
+                done.append(work(objects, key, card))
+                if time.monotonic() >= until_s:
+                    break
+            return done
+
+        done = connection.call(share)
+        yield from zip(some, done, strict=False)
+        begin += len(done)
 
 
 def _proven_session(
@@ -138,21 +181,18 @@ def _proven_session(
 ) -> TokenSession | None:
     # The chain of the retail MAC runs under K1 ‖ K1: the session key's left factor, twice.
     factors = [card.session, card.session[:8] * 2] if cipher is Cipher.TDES else [card.session]
-    made: list[Handle] = []
     udk = objects.derive(imk, cipher, card.udk)
+    made: list[Handle] = []
+    is_proven = False
     try:
         for factor in factors:
             made.append(objects.derive(udk, cipher, factor))
-        mac = _mac(objects, cipher, made[0], made[-1], card.data)
-    except BaseException:
-        objects.discard(made)
-        raise
+        is_proven = hmac.compare_digest(_mac(objects, cipher, made[0], made[-1], card.data), card.arqc)
     finally:
-        objects.discard([udk])
-    if hmac.compare_digest(mac, card.arqc):
-        return TokenSession(connection, objects, cipher, key=made[0], chain=made[-1])
-    objects.discard(made)
-    return None
+        objects.discard([udk] if is_proven else [*made, udk])
+    if not is_proven:
+        return None
+    return TokenSession(connection, objects, cipher, key=made[0], chain=made[-1])
 
 
 def verify_internal_authentications(
@@ -177,20 +217,13 @@ def verify_internal_authentications(
             continue
         if len(check.original_data) == ORIGINAL_DATA_SIZE:
             paths.append((position, factors, check.original_data))
-    for start in range(0, len(paths), CARDS_PER_CALL):
-        some = paths[start : start + CARDS_PER_CALL]
 
-        def answer(
-            objects: TokenObjects, some: list[tuple[int, list[bytes], bytes]] = some
-        ) -> list[tuple[int, bytes]]:
-            province = objects.find_key(master.object_id, info.cipher, kcv=info.kcv)
-            return [
-                (position, _response(objects, info.cipher, province, factors, original_data))
-                for position, factors, original_data in some
-            ]
+    def answer(objects: TokenObjects, province: Handle, path: tuple[int, list[bytes], bytes]) -> bytes:
+        _, factors, original_data = path
+        return _response(objects, info.cipher, province, factors, original_data)
 
-        for position, response in connection.call(answer):
-            results[position] = hmac.compare_digest(response, checks[position].response)
+    for (position, *_), expected in _in_shares(connection, info, master, paths, answer):
+        results[position] = hmac.compare_digest(expected, checks[position].response)
 
 
 def _response(

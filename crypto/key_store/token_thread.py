@@ -4,12 +4,15 @@ Callers wait for it no longer than they say. Must never call a module from any o
 module's objects die in another one: some call the module as they go.
 """
 
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
 
 RECOVERY_PAUSE_S = 1.0
 
@@ -43,7 +46,7 @@ class TokenThread:
             self._run_next(wait_s)
             if self._recoveries and time.monotonic() >= next_attempt_s:
                 for attempt in self._recoveries.copy():
-                    if attempt():
+                    if _has_ended(attempt):
                         self._recoveries.remove(attempt)
                 next_attempt_s = time.monotonic() + RECOVERY_PAUSE_S
 
@@ -63,3 +66,13 @@ class TokenThread:
             future.set_exception(error)
         else:
             future.set_result(result)
+
+
+def _has_ended(attempt: Callable[[], bool]) -> bool:
+    """What an attempt says; one that fails in a way nobody thought of is made again, and never ends the thread."""
+    try:
+        return attempt()
+    except Exception as error:
+        # The type alone: what the text may hold is as unknown as the error.
+        log.error("key store: a token's recovery failed (%s)", type(error).__name__)
+        return False

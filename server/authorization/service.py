@@ -8,7 +8,7 @@ from onecard.v1 import authorization_pb2 as pb
 from server.authorization import rules
 from server.authorization.rules import RESPONSE_CODES, Order, Reason
 from server.cards.directory import CardFacts
-from server.cards.presented import CryptogramOperation, arpc_of, check_cryptograms, require_checked
+from server.cards.presented import CryptogramOperation, check_cryptograms, require_checked
 from server.cards.rules import advance_atc
 from server.engine.operation import Batch, Capability, OperationKind, Outcome, Posting
 from server.key_calls import KeyCalls
@@ -16,6 +16,8 @@ from server.key_calls import KeyCalls
 CNY = "CNY"
 AUTHORIZATION_CODES = 1_000_000
 RRNS = 1_000_000_000_000
+# What a decision may answer a card with.
+ARCS = sorted({code.encode() for code in RESPONSE_CODES.values()})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Authorize(Capability):
         self._keys = keys
 
     async def prepare(self, operations: Sequence[MoneyOperation]) -> None:
-        await check_cryptograms(self._keys, operations)
+        await check_cryptograms(self._keys, operations, arcs=ARCS)
 
     def decide(self, operation: MoneyOperation, batch: Batch) -> Outcome:
         if operation.kind is OperationKind.PURCHASE:
@@ -83,7 +85,7 @@ class Authorize(Capability):
             account.changed = True
             postings = (Posting(account.account_id, operation.caller.settlement_account_id, amount),)
         response_code = RESPONSE_CODES[reason]
-        arpc = arpc_of(verified, response_code.encode()) if verified is not None else b""
+        arpc = verified.arpc(response_code.encode()) if verified is not None else b""
         # Only a card that proved itself hears what it holds.
         available = account.available_minor if account is not None and verified is not None else 0
         return _outcome(batch, reason, response_code, available, arpc, postings)

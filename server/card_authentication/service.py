@@ -6,7 +6,7 @@ from onecard.v1 import card_authentication_pb2 as pb
 
 from server.card_authentication.rules import Reason, reason_of_answer, reason_of_cryptogram
 from server.cards.chip_answers import AnswerOperation, JudgesAnswers
-from server.cards.presented import CryptogramOperation, arpc_of, check_cryptograms, require_checked, use_of
+from server.cards.presented import CryptogramOperation, check_cryptograms, require_checked, use_of
 from server.cards.rules import advance_atc
 from server.cards.single_use import TokenOutcome
 from server.engine.operation import Batch, Capability, Outcome
@@ -36,7 +36,7 @@ class JudgeCryptograms(Capability):
         self._keys = keys
 
     async def prepare(self, operations: Sequence[CryptogramOperation]) -> None:
-        await check_cryptograms(self._keys, operations)
+        await check_cryptograms(self._keys, operations, arcs=(ARC_APPROVED, ARC_DECLINED))
 
     def decide(self, operation: CryptogramOperation, batch: Batch) -> Outcome:
         cryptogram = operation.cryptogram
@@ -52,7 +52,7 @@ class JudgeCryptograms(Capability):
             valid=verified is not None, fresh=fresh, use=use_of(batch, operation.facts)
         )
         authentic = reason is Reason.AUTHENTIC
-        arpc = arpc_of(verified, ARC_APPROVED if authentic else ARC_DECLINED) if verified is not None else b""
+        arpc = verified.arpc(ARC_APPROVED if authentic else ARC_DECLINED) if verified is not None else b""
         message = pb.AuthenticateCardResponse(authenticated=authentic, reason=reason, arpc=arpc)  # type: ignore[arg-type]
         return Outcome(message=message, reason=reason)
 

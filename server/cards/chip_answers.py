@@ -28,6 +28,10 @@ class AnswerOperation(TokenOperation):
     proven: bool = False
     checked: bool = False
 
+    @property
+    def asks_keys(self) -> bool:
+        return self.facts is not None and self.challenge is not None and not self.checked
+
 
 def opened_challenge(challenges: Challenges, token: str, caller: Participant) -> dict[str, Any]:
     """The fields of an ``AnswerOperation`` that come out of its token.
@@ -60,8 +64,13 @@ class JudgesAnswers(SingleUse):
             if operation.facts is not None and operation.challenge is not None and not operation.checked
         ]
         try:
-            results = await self._keys.ask(
-                lambda: self._keys.store.verify_internal_authentications([c for _, c in checks])
+            results = (
+                await self._keys.ask(
+                    lambda: self._keys.store.verify_internal_authentications([c for _, c in checks]),
+                    first=True,
+                )
+                if checks
+                else []
             )
         except UnavailableError:
             return

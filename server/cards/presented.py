@@ -7,7 +7,6 @@ before the lock, in one key-store call for a batch; single use is decided under 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crypto.errors import KeyStoreError
 from crypto.key_store.checks import ArqcCheck, VerifiedArqc
 from server.cards.directory import CardFacts
 from server.cards.rules import CardUse, card_use
@@ -73,6 +72,10 @@ class CryptogramOperation(PresentedOperation):
     presented: PresentedCryptogram | None
     cryptogram: CheckedCryptogram | None = None
 
+    @property
+    def asks_keys(self) -> bool:
+        return self.cryptogram is not None and not self.cryptogram.checked
+
     def bind(self, card: CardFacts | None) -> None:
         """
         Raises:
@@ -97,15 +100,27 @@ class CryptogramOperation(PresentedOperation):
                 self.cryptogram.checked = True
 
 
-async def check_cryptograms(keys: KeyCalls, operations: Sequence[CryptogramOperation]) -> None:
-    """Asks the key store once for all that are not yet checked; fails closed when it does not answer."""
+async def check_cryptograms(
+    keys: KeyCalls, operations: Sequence[CryptogramOperation], *, arcs: Sequence[bytes]
+) -> None:
+    """Asks the key store once for all that are not yet checked; fails closed when it does not answer.
+
+    ``arcs`` are the authorisation response codes that a decision may answer with: a token computes the answers to all
+    of them now, because no key may work under a lock.
+    """
     cryptograms = [o.cryptogram for o in operations if o.cryptogram is not None and not o.cryptogram.checked]
     if not cryptograms:
         return
+
+    def ask() -> list[VerifiedArqc | None]:
+        proven = keys.store.verify_arqcs([cryptogram.check for cryptogram in cryptograms])
+        for verified in proven if keys.store.is_blocking else ():
+            if verified is not None:
+                verified.answer_ahead(arcs)
+        return proven
+
     try:
-        results = await keys.ask(
-            lambda: keys.store.verify_arqcs([cryptogram.check for cryptogram in cryptograms])
-        )
+        results = await keys.ask(ask, first=True)
     except UnavailableError:
         return
     for cryptogram, verified in zip(cryptograms, results, strict=True):
@@ -120,18 +135,6 @@ def require_checked(cryptogram: CheckedCryptogram) -> None:
     """
     if not cryptogram.checked:
         raise key_store_unavailable()
-
-
-def arpc_of(verified: VerifiedArqc, arc: bytes) -> bytes:
-    """The answer to the card, 8 bytes; empty when the key store went away since the check: the decision stands.
-
-    A token that derives inside itself is asked here once more, under the lock; it answers within its time-out or is
-    taken for lost, and then not asked again.
-    """
-    try:
-        return verified.arpc(arc)
-    except KeyStoreError:
-        return b""
 
 
 def use_of(batch: Batch, facts: CardFacts | None) -> CardUse | None:

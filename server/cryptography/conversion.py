@@ -3,6 +3,7 @@
 ``CONVERSIONS`` has one entry for each operation, named as in a frame; unary calls and frames share it.
 """
 
+import re
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -31,9 +32,10 @@ from crypto.pin_block import PinBlockFormat, cipher_of
 from server.cryptography.key_errors import RefusedFields, operating_error
 from server.edge import fields
 from server.edge.caller import Participant
+from server.edge.chip import SESSION_METHODS
 from server.errors import MalformedFieldError
 
-KEY_NAME_SIZE_MAX = 48
+_KEY_NAME = re.compile(r"[a-z0-9-]{1,48}", re.ASCII)
 KEY_VERSION_MAX = 255
 AC_DATA_SIZE_MAX = 252
 MESSAGE_SIZE_MAX = 8192
@@ -50,11 +52,6 @@ _FORMATS: dict[int, PinBlockFormat] = {
     pb.PIN_BLOCK_FORMAT_SM4_0: PinBlockFormat.SM4_0,
 }
 _BLOCK_SIZES = {PinBlockFormat.ISO_4: 16, PinBlockFormat.SM4_0: 16}
-_SESSION_METHODS: dict[int, SessionMethod] = {
-    pb.SESSION_KEY_METHOD_UNSPECIFIED: SessionMethod.PBOC,
-    pb.SESSION_KEY_METHOD_PBOC: SessionMethod.PBOC,
-    pb.SESSION_KEY_METHOD_EMV_COMMON: SessionMethod.EMV_COMMON,
-}
 _PADDINGS: dict[int, Padding | None] = {
     pb.MAC_PADDING_UNSPECIFIED: None,
     pb.MAC_PADDING_ZEROS: Padding.ZEROS,
@@ -103,7 +100,8 @@ class Converter:
             NotFoundError, StateConflictError: version 0, and there is none that is active; or not for ``usages``.
         """
         name, version = reference.name, reference.version
-        fields.visible(f"{path}.name", name, length_min=1, length_max=KEY_NAME_SIZE_MAX)
+        if not _KEY_NAME.fullmatch(name):
+            raise MalformedFieldError(f"{path}.name", "must be 1 to 48 of a-z, 0-9 and hyphen")
         if version > KEY_VERSION_MAX:
             raise MalformedFieldError(f"{path}.version", f"must be 0 to {KEY_VERSION_MAX}")
         self._caller.require_key(name, field=path)
@@ -131,6 +129,17 @@ class Converter:
             block=fields.exactly(f"{path}.block", pin.block, size=_BLOCK_SIZES.get(layout, 8)),
             pan=pan,
         )
+
+    def bound_pin(self, path: str, pin: pb.EncryptedPin, *, pan: str) -> EncryptedPin:
+        """``encrypted_pin`` in a layout that is bound to the PAN: another would try one card's PIN on all.
+
+        Raises:
+            OneCardError: as ``encrypted_pin``.
+        """
+        converted_pin = self.encrypted_pin(path, pin, pan=pan)
+        if converted_pin.format is PinBlockFormat.ISO_1:
+            raise MalformedFieldError(f"{path}.format", "must be bound to the PAN")
+        return converted_pin
 
     def usable_pin(self, path: str, pin: pb.EncryptedPin, *, pan: str) -> EncryptedPin:
         """``encrypted_pin``, of a key that may open it: for requests that name several keys.
@@ -283,7 +292,7 @@ def _named(field: str, names: dict[int, Any], number: int) -> Any:
 
 
 def _session_method(number: int) -> SessionMethod:
-    method: SessionMethod = _named("session_key_method", _SESSION_METHODS, number)
+    method: SessionMethod = _named("session_key_method", SESSION_METHODS, number)
     return method
 
 

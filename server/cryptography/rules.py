@@ -4,7 +4,6 @@ The first reason that applies is the answer. No I/O and no clock. Must never see
 fits what is stored.
 """
 
-from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum
 
@@ -13,6 +12,9 @@ from server.engine.operation import CardState
 
 # Wrong PINs in a row after which nothing more is compared, until the PIN is unblocked or issued anew.
 PIN_TRIES_MAX = 3
+# Unblockings without a right PIN between them, after which only a new PIN helps: whoever may unblock does not get to
+# guess for ever.
+PIN_UNBLOCKS_MAX = 5
 
 
 class PinReason(IntEnum):
@@ -29,6 +31,7 @@ class PinReason(IntEnum):
     TRIES_EXCEEDED = 9
     PIN_BLOCK_INVALID = 10
     WRONG_PIN = 11
+    UNBLOCKS_EXCEEDED = 12
 
 
 RESPONSE_CODES: dict[PinReason, str] = {
@@ -43,6 +46,7 @@ RESPONSE_CODES: dict[PinReason, str] = {
     PinReason.TRIES_EXCEEDED: "75",
     PinReason.PIN_BLOCK_INVALID: "A7",
     PinReason.WRONG_PIN: "55",
+    PinReason.UNBLOCKS_EXCEEDED: "75",
 }
 _OF_STATUS: dict[int, PinReason] = {
     CardStatus.CANCELLED: PinReason.CARD_CANCELLED,
@@ -51,14 +55,6 @@ _OF_STATUS: dict[int, PinReason] = {
     CardStatus.APPLICATION_LOCKED: PinReason.APPLICATION_LOCKED,
     CardStatus.SEALED: PinReason.CARD_SEALED,
 }
-
-
-@dataclass(slots=True)
-class PresentedPin:
-    """What is known of a presented PIN: ``readable`` tells that its block decodes, ``fits`` that it is the card's."""
-
-    readable: bool
-    fits: bool
 
 
 def reason_of_card(card: CardState | None, *, expires_on: date | None, today: date) -> PinReason:
@@ -70,15 +66,21 @@ def reason_of_card(card: CardState | None, *, expires_on: date | None, today: da
     return PinReason.CARD_EXPIRED if is_expired(expires_on, today) else PinReason.ACCEPTED
 
 
-def reason_of_pin(card: CardState, *, has_pin: bool, presented: PresentedPin) -> PinReason:
-    """For a PIN presented to a card in use; changes nothing."""
+def reason_before_comparing(card: CardState, *, has_pin: bool, is_readable: bool) -> PinReason:
+    """For a PIN presented to a card in use: ACCEPTED when it is to be compared, or why not; changes nothing."""
     if not has_pin:
         return PinReason.NO_PIN
     if card.pin_tries >= PIN_TRIES_MAX:
         return PinReason.TRIES_EXCEEDED
-    if not presented.readable:
-        return PinReason.PIN_BLOCK_INVALID
-    return PinReason.ACCEPTED if presented.fits else PinReason.WRONG_PIN
+    return PinReason.ACCEPTED if is_readable else PinReason.PIN_BLOCK_INVALID
+
+
+def reason_of_unblocking(card: CardState, *, unblocks: int | None) -> PinReason:
+    """For an unblocking; ``unblocks`` are those since the PIN was last right, None when the card has no PIN."""
+    if unblocks is None:
+        return PinReason.NO_PIN
+    is_needed = card.pin_tries > 0
+    return PinReason.UNBLOCKS_EXCEEDED if is_needed and unblocks >= PIN_UNBLOCKS_MAX else PinReason.ACCEPTED
 
 
 def count_try(card: CardState, reason: PinReason) -> None:

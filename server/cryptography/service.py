@@ -21,7 +21,7 @@ from server.cards.directory import CardFacts
 from server.cards.presented import PresentedOperation
 from server.cryptography import rules
 from server.cryptography.key_errors import RefusedFields, operating_error
-from server.cryptography.rules import RESPONSE_CODES, PinReason, PresentedPin
+from server.cryptography.rules import RESPONSE_CODES, PinReason
 from server.cryptography.store import StoredPin, find_pins, put_pins
 from server.engine.operation import Batch, Capability, CardState, OperationKind, Outcome
 from server.errors import StateConflictError, UnavailableError
@@ -50,6 +50,10 @@ class PinOperation(PresentedOperation):
     issued: IssuedPin | CryptoError | ValueError | None = None
     checked: bool = False
 
+    @property
+    def asks_keys(self) -> bool:
+        return self.kind is not OperationKind.UNBLOCK_PIN and not self.checked
+
     def bind(self, card: CardFacts | None) -> None:
         """Takes a card of a region that is not the caller's like none: a refusal would tell that there is one."""
         if card is not None and self.caller.may_region(card.issuing_region):
@@ -72,7 +76,7 @@ class CardPins(Capability):
         if not asked:
             return
         try:
-            await self._keys.ask(lambda: self._ask(asked))
+            await self._keys.ask(lambda: self._ask(asked), first=True)
         except UnavailableError:
             return
         for operation in asked:
@@ -130,7 +134,10 @@ class CardPins(Capability):
             await put_pins(connection, changed, shard=shard, changed_at=batch.now, sealer=self._sealer)
 
     def replay(self, operation: PinOperation, response: bytes) -> Any:
-        return RESPONSES[operation.kind].FromString(response)
+        message = RESPONSES[operation.kind].FromString(response)
+        if operation.kind is OperationKind.ISSUE_PIN and message.pin_block:
+            message.pin_block = self._sealer.open(message.pin_block, **_stored_block(operation))
+        return message
 
     def _present(self, operation: PinOperation, card: CardState, pins: dict[int, StoredPin]) -> Outcome:
         """Compares, counts and, for a change that is accepted, replaces."""
@@ -139,17 +146,24 @@ class CardPins(Capability):
         presented = _readable(operation.presented_references, field="current_pin" if is_change else "pin")
         new = _readable(operation.new_references, field="new_pin") if is_change else None
         is_readable = presented is not None and (new is not None or not is_change)
-        fits = stored is not None and presented is not None and _fits(stored, presented)
-        reason = rules.reason_of_pin(
-            card, has_pin=stored is not None, presented=PresentedPin(is_readable, fits)
-        )
+        reason = rules.reason_before_comparing(card, has_pin=stored is not None, is_readable=is_readable)
+        if reason is PinReason.ACCEPTED:
+            assert stored is not None, "a card without a PIN was declined above"
+            assert presented is not None, "an unreadable block was declined above"
+            if not _fits(stored, presented):
+                reason = PinReason.WRONG_PIN
+            elif new is not None:
+                _replace(pins, card, new)
+            elif stored.unblocks:
+                stored.unblocks, stored.changed = 0, True
         rules.count_try(card, reason)
-        if reason is PinReason.ACCEPTED and new is not None:
-            _replace(pins, card, new)
         return _outcome(operation, reason, card)
 
     def _unblock(self, operation: PinOperation, card: CardState, pins: dict[int, StoredPin]) -> Outcome:
-        reason = PinReason.ACCEPTED if card.card_id in pins else PinReason.NO_PIN
+        stored = pins.get(card.card_id)
+        reason = rules.reason_of_unblocking(card, unblocks=stored.unblocks if stored is not None else None)
+        if reason is PinReason.ACCEPTED and card.pin_tries and stored is not None:
+            stored.unblocks, stored.changed = stored.unblocks + 1, True
         rules.count_try(card, reason)
         return _outcome(operation, reason, card)
 
@@ -160,7 +174,13 @@ class CardPins(Capability):
             raise operating_error(issued, RefusedFields("key", value="format"))
         _replace(pins, card, issued.references)
         rules.count_try(card, PinReason.ACCEPTED)
-        return _outcome(operation, PinReason.ACCEPTED, card, pin_block=issued.block)
+        outcome = _outcome(operation, PinReason.ACCEPTED, card, pin_block=issued.block)
+        # The block stays for ever with the stored answer: sealed, as the reference is.
+        stored = pb.IssuePinResponse()
+        stored.CopyFrom(outcome.message)
+        stored.pin_block = self._sealer.seal(issued.block, **_stored_block(operation))
+        outcome.stored = stored.SerializeToString()
+        return outcome
 
 
 def _readable(references: Referenced | None, *, field: str) -> PinReferences | None:
@@ -181,11 +201,19 @@ def _fits(stored: StoredPin, presented: PinReferences) -> bool:
     """
     Raises:
         StateConflictError: the version that made the stored reference is gone: neither right nor wrong can be told.
+        UnavailableError: another worker made it under a version that this one has not seen yet.
     """
     reference = presented.by_version.get(stored.pvk_version)
+    if reference is None and stored.pvk_version > max(presented.by_version):
+        raise key_store_unavailable()
     if reference is None:
         raise StateConflictError("KEY_STATE", "the verification key of the card's PIN is no longer usable")
     return hmac.compare_digest(reference, stored.reference)
+
+
+def _stored_block(operation: PinOperation) -> dict[str, str]:
+    """Where the encrypted block of an issued PIN is stored, as its seal says."""
+    return {"column": "operations.response", "row_id": operation.request_id or ""}
 
 
 def _replace(pins: dict[int, StoredPin], card: CardState, references: PinReferences) -> None:

@@ -3,6 +3,8 @@
 A unary call is a frame of one: both go through ``_answers``, so that they cannot come to differ.
 """
 
+import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date
 from typing import Any
@@ -18,7 +20,7 @@ from server.cards.directory import CredentialKind
 from server.cards.identifiers import parse_pan
 from server.cryptography.conversion import Converter, converted
 from server.cryptography.service import CardPins, PinOperation
-from server.cryptography.stateless import WORKS, Stateless
+from server.cryptography.stateless import WORKS, Stateless, outcome_name
 from server.edge import fields
 from server.edge.caller import Participant, current_caller
 from server.edge.frame_stream import answer_frames
@@ -29,8 +31,12 @@ from server.engine.operation import OperationKind
 from server.errors import MalformedFieldError, OneCardError
 from server.key_calls import KeyCalls
 
+log = logging.getLogger(__name__)
+
 Context = grpc.aio.ServicerContext
 FRAME_OPERATIONS_MAX = 256
+# More would hold the event loop for too long: a MAC costs by the byte.
+FRAME_MESSAGE_BYTES_MAX = 256 << 10
 STREAM_CLASS = "cryptography_stream"
 PIN_KINDS: dict[str, OperationKind] = {
     "verify_pin": OperationKind.VERIFY_PIN,
@@ -148,6 +154,13 @@ class CryptographyServicer(cryptography_pb2_grpc.CryptographyServiceServicer):
     ) -> pb.CryptographyStreamResponse:
         if not 1 <= len(frame.operations) <= FRAME_OPERATIONS_MAX:
             raise MalformedFieldError("operations", f"must be 1 to {FRAME_OPERATIONS_MAX}")
+        message_bytes = sum(
+            len(entry.generate_mac.message) + len(entry.verify_mac.message) for entry in frame.operations
+        )
+        if message_bytes > FRAME_MESSAGE_BYTES_MAX:
+            raise MalformedFieldError(
+                "operations", f"messages must be {FRAME_MESSAGE_BYTES_MAX} bytes together at most"
+            )
         asked: list[tuple[str, Any]] = []
         for entry in frame.operations:
             operation: str = entry.WhichOneof("operation") or ""
@@ -160,6 +173,7 @@ class CryptographyServicer(cryptography_pb2_grpc.CryptographyServiceServicer):
                 response.results.add(error=to_operation_error(answer))
             else:
                 getattr(response.results.add(), operation).CopyFrom(answer)
+        _note_frame(caller, asked, answers)
         return response
 
     async def _answers(
@@ -211,10 +225,10 @@ class CryptographyServicer(cryptography_pb2_grpc.CryptographyServiceServicer):
             kind, value = CredentialKind.PAN, fields.parsed("pan", parse_pan, request.pan)
         pins: dict[str, Any] = {}
         if operation == "verify_pin":
-            pins["presented"] = converter.encrypted_pin("pin", request.pin, pan=value)
+            pins["presented"] = converter.bound_pin("pin", request.pin, pan=value)
         elif operation == "change_pin":
-            pins["presented"] = converter.encrypted_pin("current_pin", request.current_pin, pan=value)
-            pins["new"] = converter.encrypted_pin("new_pin", request.new_pin, pan=value)
+            pins["presented"] = converter.bound_pin("current_pin", request.current_pin, pan=value)
+            pins["new"] = converter.bound_pin("new_pin", request.new_pin, pan=value)
         elif operation == "issue_pin":
             pins["issue"] = converter.pin_issue(request, pan=value)
         return PinOperation(
@@ -225,3 +239,14 @@ class CryptographyServicer(cryptography_pb2_grpc.CryptographyServiceServicer):
             **pins,
             **envelope,
         )
+
+
+def _note_frame(caller: Participant, asked: Sequence[tuple[str, Any]], answers: Sequence[Any]) -> None:
+    """One line for each frame: who had what done how often, and how it ended. Unary calls have the gate's line."""
+    if not log.isEnabledFor(logging.INFO):
+        return
+    counts = Counter(
+        f"{operation or 'none'}:{outcome_name(answer)}"
+        for (operation, _), answer in zip(asked, answers, strict=True)
+    )
+    log.info("cryptography frame", extra={"caller": caller.participant_id, "operations": dict(counts)})

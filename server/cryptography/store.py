@@ -16,10 +16,14 @@ _COLUMN = "card_pins.reference"
 
 @dataclass(slots=True, repr=False)
 class StoredPin:
-    """A card's PIN reference and the version of the verification key that made it; a working copy under the lock."""
+    """A card's PIN reference and the version of the verification key that made it; a working copy under the lock.
+
+    ``unblocks`` counts unblockings since the PIN was last right.
+    """
 
     pvk_version: int
     reference: str
+    unblocks: int = 0
     changed: bool = False
 
     def __repr__(self) -> str:
@@ -32,8 +36,10 @@ async def find_pins(
     """The PINs that exist, by card."""
     rows = await connection.fetch(STATEMENTS["find_card_pins"], set(card_ids), shard)
     return {
-        card_id: StoredPin(version, sealer.open(sealed, column=_COLUMN, row_id=str(card_id)).decode())
-        for card_id, version, sealed in rows
+        card_id: StoredPin(
+            version, sealer.open(sealed, column=_COLUMN, row_id=str(card_id)).decode(), unblocks
+        )
+        for card_id, version, sealed, unblocks in rows
     }
 
 
@@ -47,7 +53,12 @@ async def put_pins(
 ) -> None:
     """Writes what cards' PINs are verified against from now on."""
     rows = [
-        (card_id, pin.pvk_version, sealer.seal(pin.reference.encode(), column=_COLUMN, row_id=str(card_id)))
+        (
+            card_id,
+            pin.pvk_version,
+            sealer.seal(pin.reference.encode(), column=_COLUMN, row_id=str(card_id)),
+            pin.unblocks,
+        )
         for card_id, pin in pins
     ]
     await connection.execute(STATEMENTS["put_card_pins"], shard, changed_at, *zip(*rows, strict=True))

@@ -1,8 +1,9 @@
 """Chip data off the wire: checked, and encoded as the card signed it."""
 
-from onecard.v1 import common_pb2
+from onecard.v1 import common_pb2, cryptography_pb2
 
 from crypto.cryptogram import ARQC_SIZE, TransactionData, TransactionDataError
+from crypto.diversification import SessionMethod
 from server.cards.identifiers import parse_identification_code
 from server.cards.presented import PresentedCryptogram
 from server.edge import fields
@@ -12,6 +13,28 @@ CNY_NUMERIC = "156"
 CHINA_NUMERIC = "156"
 FIRST_PSN = "00"
 CHIP_RESPONSE_SIZE = 8
+SESSION_METHODS: dict[int, SessionMethod] = {
+    cryptography_pb2.SESSION_KEY_METHOD_UNSPECIFIED: SessionMethod.PBOC,
+    cryptography_pb2.SESSION_KEY_METHOD_PBOC: SessionMethod.PBOC,
+    cryptography_pb2.SESSION_KEY_METHOD_EMV_COMMON: SessionMethod.EMV_COMMON,
+}
+
+
+def transaction_data(chip: common_pb2.ChipCryptogram, *, amount_minor: int) -> TransactionData:
+    """The data elements of a purchase, not yet checked: ``encode`` does. ``chip.iad`` is at least 7 bytes."""
+    return TransactionData(
+        amount_authorized_minor=amount_minor,
+        amount_other_minor=0,
+        terminal_country_code=chip.terminal_country_code or CHINA_NUMERIC,
+        tvr=chip.tvr,
+        transaction_currency_code=CNY_NUMERIC,
+        transaction_date=chip.transaction_date,
+        transaction_type=f"{chip.transaction_type:02d}",
+        unpredictable_number=chip.unpredictable_number,
+        aip=chip.aip,
+        atc=chip.atc,
+        cvr=chip.iad[3:7],
+    )
 
 
 def presented_cryptogram(
@@ -33,19 +56,7 @@ def presented_cryptogram(
         raise MalformedFieldError(f"{path}.atc", "must be 1 to 65535")
     if len(psn) != 2 or not (psn.isdigit() and psn.isascii()):
         raise MalformedFieldError(f"{path}.psn", "must be 2 digits")
-    data = TransactionData(
-        amount_authorized_minor=amount_minor,
-        amount_other_minor=0,
-        terminal_country_code=chip.terminal_country_code or CHINA_NUMERIC,
-        tvr=chip.tvr,
-        transaction_currency_code=CNY_NUMERIC,
-        transaction_date=chip.transaction_date,
-        transaction_type=f"{chip.transaction_type:02d}",
-        unpredictable_number=chip.unpredictable_number,
-        aip=chip.aip,
-        atc=chip.atc,
-        cvr=iad[3:7],
-    )
+    data = transaction_data(chip, amount_minor=amount_minor)
     try:
         encoded = data.encode()
     except TransactionDataError as error:

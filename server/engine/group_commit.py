@@ -5,13 +5,16 @@ client that goes away neither loses nor doubles a commit.
 """
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from server.engine.lane import Lane, LaneSettings
 from server.engine.operation import Operation, Ticket
 from server.errors import OverloadedError, UnavailableError
+
+log = logging.getLogger(__name__)
 
 
 class GroupCommit:
@@ -24,9 +27,12 @@ class GroupCommit:
         self._urgent: deque[Operation] = deque()
         self._arrived = asyncio.Event()
         self._draining = False
+        # Operations for which a key store that may block is being asked; they come back to the queue's head.
+        self._aside = 0
+        self._asking: set[asyncio.Task[None]] = set()
         # Lanes that are not waiting for work; each begins as one of them.
         self._busy = lanes
-        self._lanes = [Lane(lane_settings, self._arrived.set) for _ in range(lanes)]
+        self._lanes = [Lane(lane_settings, self._arrived.set, self._prepare_aside) for _ in range(lanes)]
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -38,7 +44,7 @@ class GroupCommit:
     @property
     def waiting(self) -> int:
         """Operations in the queues."""
-        return len(self._urgent) + len(self._queue)
+        return len(self._urgent) + len(self._queue) + self._aside
 
     def submit(self, operations: Sequence[Operation]) -> "asyncio.Future[list[Any]]":
         """Queues operations, all urgent or none; the future gives their results in order once all are settled.
@@ -50,7 +56,7 @@ class GroupCommit:
         if self._draining:
             raise UnavailableError("DRAINING", "this worker is stopping", retry_delay_ms=100)
         queue = self._urgent if operations[0].urgent else self._queue
-        if len(queue) + len(operations) > self._queue_max:
+        if len(queue) + self._aside + len(operations) > self._queue_max:
             raise OverloadedError("the queue is full")
         ticket = Ticket(len(operations))
         for index, operation in enumerate(operations):
@@ -66,6 +72,29 @@ class GroupCommit:
         self._draining = True
         self._arrived.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _prepare_aside(
+        self, operations: Sequence[Operation], prepare: Callable[[Sequence[Operation]], Awaitable[None]]
+    ) -> None:
+        """Has the key store asked while no lane waits for it: what needs no key, a loss report first, goes on."""
+
+        async def ask() -> None:
+            try:
+                await prepare(operations)
+            except Exception as error:
+                # They come back unasked, and their capabilities fail closed.
+                log.error("key store was not asked", exc_info=error)
+                for operation in operations:
+                    operation.prepared = True
+            finally:
+                self._aside -= len(operations)
+                self._queue.extendleft(reversed(operations))
+                self._arrived.set()
+
+        self._aside += len(operations)
+        task = asyncio.create_task(ask(), name="ask-keys")
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
 
     def _is_batch(self, busy: int) -> bool:
         """Whether what waits is a batch for an idle lane while ``busy`` others are out.
@@ -93,6 +122,6 @@ class GroupCommit:
             self._arrived.clear()
             await self._arrived.wait()
         self._busy += 1
-        batch = [self._urgent.popleft() for _ in range(min(len(self._urgent), self._batch_max))]
-        batch += [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max - len(batch)))]
-        return batch
+        # What is urgent goes alone: nothing beside it can hold it up.
+        queue = self._urgent or self._queue
+        return [queue.popleft() for _ in range(min(len(queue), self._batch_max))]

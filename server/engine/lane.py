@@ -85,6 +85,9 @@ OUT_OF_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 Results: TypeAlias = list[Any]
+PrepareAside: TypeAlias = Callable[
+    [Sequence[Operation], Callable[[Sequence[Operation]], Awaitable[None]]], None
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,7 @@ class LaneSettings:
     """What a lane needs from outside.
 
     ``find_cards`` gives the facts of the cards that blind indexes name, to be bound to operations.
+    ``keys_may_block`` tells that asking the key store may wait for something outside the process.
     ``observe`` gets each batch with its results and its duration in seconds, after its callers were answered.
     """
 
@@ -99,16 +103,24 @@ class LaneSettings:
     find_cards: Callable[[Connection, set[bytes]], Awaitable[Mapping[bytes, Any]]]
     calendar: BusinessCalendar
     request_log_hours: int
+    keys_may_block: bool
     observe: Callable[[Sequence[Operation], Results, float], None]
 
 
 class Lane:
     """Runs batches one after another until there are no more."""
 
-    def __init__(self, settings: LaneSettings, on_trouble: Callable[[], None]) -> None:
-        """``on_trouble`` is called when a batch is held up, and others should not wait for this lane."""
+    def __init__(
+        self, settings: LaneSettings, on_trouble: Callable[[], None], prepare_aside: PrepareAside
+    ) -> None:
+        """
+        Args:
+            on_trouble: called when a batch is held up, and others should not wait for this lane.
+            prepare_aside: has operations prepared by the function it is given, and queues them again.
+        """
         self._settings = settings
         self._on_trouble = on_trouble
+        self._prepare_aside = prepare_aside
         self.in_trouble = False
         self._connection = settings.open_connection()
         # The connection on which a transaction is open: a new connection has none, whatever the old one had.
@@ -142,9 +154,11 @@ class Lane:
                 unsettled = [o for o in operations if o.ticket.results[o.index] is None]
                 reject(unsettled, _incident(error))
                 await self._discard()
-            results = [operation.ticket.results[operation.index] for operation in operations]
+            # What is being prepared aside has no result yet and comes again.
+            settled = [o for o in operations if o.ticket.results[o.index] is not None]
+            results = [operation.ticket.results[operation.index] for operation in settled]
             try:
-                self._settings.observe(operations, results, time.perf_counter() - started)
+                self._settings.observe(settled, results, time.perf_counter() - started)
             except Exception as error:
                 # A lane that ends here would leave every later caller waiting.
                 log.error("batch was not observed", exc_info=error)
@@ -158,7 +172,8 @@ class Lane:
             return
         shards: dict[int, list[Operation]] = defaultdict(list)
         for operation in operations:
-            if operation.card_index is not None:
+            # What comes back prepared was bound before, and holds what the key store said of it.
+            if operation.card_index is not None and not operation.prepared:
                 try:
                     operation.bind(cards.get(operation.card_index))
                 except OneCardError as error:
@@ -170,7 +185,7 @@ class Lane:
 
     async def _find_cards(self, operations: Sequence[Operation]) -> Mapping[bytes, Any] | None:
         """What the operations' indexes name; None when the database does not answer, on a new connection either."""
-        indexes = {operation.card_index for operation in operations if operation.card_index is not None}
+        indexes = {o.card_index for o in operations if o.card_index is not None and not o.prepared}
         if not indexes:
             return {}
         for _ in range(2):
@@ -182,13 +197,27 @@ class Lane:
         return None
 
     async def _process(self, operations: Sequence[Operation]) -> None:
+        if self._settings.keys_may_block:
+            asking = [o for o in operations if o.asks_keys and not o.prepared]
+            if asking:
+                self._prepare_aside(asking, self._prepare)
+                operations = [o for o in operations if not o.asks_keys or o.prepared]
+                if not operations:
+                    return
         try:
-            for capability, own in _by_capability(operations).items():
-                await capability.prepare(own)
+            await self._prepare(operations)
         except Exception as error:
             await self._halve(operations, error)
         else:
             await self._commit(operations)
+
+    async def _prepare(self, operations: Sequence[Operation]) -> None:
+        """Has each capability ask the key store once for all of its operations."""
+        unprepared = [operation for operation in operations if not operation.prepared]
+        for capability, own in _by_capability(unprepared).items():
+            await capability.prepare(own)
+        for operation in unprepared:
+            operation.prepared = True
 
     async def _halve(self, operations: Sequence[Operation], error: Exception) -> None:
         """Tries each half by itself; the operation that stands alone with the error gets it."""

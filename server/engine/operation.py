@@ -91,14 +91,15 @@ class MoneyFields:
 class Outcome:
     """What deciding one operation came to.
 
-    ``message`` goes to the caller; ``response`` is its serialised form, stored under the request id.
-    ``response_code`` is the DE 39 of money operations.
+    ``message`` goes to the caller. Its serialised form is stored under the request id; ``stored`` instead, where
+    some of it is sealed, and ``Capability.replay`` undoes it. ``response_code`` is the DE 39, where there is one.
     """
 
     message: Any
     reason: int
     response_code: str | None = None
     postings: Sequence[Posting] = ()
+    stored: bytes | None = None
 
 
 class Ticket:
@@ -148,8 +149,15 @@ class Operation:
     catalogue_item: str | None = None
     catalogue_item_version: int = 0
     money: MoneyFields | None = None
+    # True once the key store was asked, whatever it said.
+    prepared: bool = False
     ticket: Ticket = field(init=False)
     index: int = field(init=False)
+
+    @property
+    def asks_keys(self) -> bool:
+        """Whether its capability asks the key store for it."""
+        return False
 
     def bind(self, card: Any) -> None:
         """Takes what ``card_index`` named: the directory's facts, or None.

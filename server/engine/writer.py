@@ -101,5 +101,5 @@ def _operation_row(operation: Operation, outcome: Outcome, batch: Batch) -> tupl
         merchant,
         outcome.response_code,
         operation.request_digest,
-        outcome.message.SerializeToString(),
+        outcome.message.SerializeToString() if outcome.stored is None else outcome.stored,
     )

@@ -25,7 +25,9 @@ _STATES = {
 _UDK_OPTIONS = {UdkOption.A: pb.CARD_KEY_OPTION_A, UdkOption.B: pb.CARD_KEY_OPTION_B}
 _CHANGE_STATES = {
     ChangeState.PROPOSED: pb.KEY_CHANGE_STATE_PROPOSED,
+    ChangeState.APPROVED: pb.KEY_CHANGE_STATE_APPROVED,
     ChangeState.EXECUTED: pb.KEY_CHANGE_STATE_EXECUTED,
+    ChangeState.FAILED: pb.KEY_CHANGE_STATE_FAILED,
     ChangeState.REJECTED: pb.KEY_CHANGE_STATE_REJECTED,
     ChangeState.EXPIRED: pb.KEY_CHANGE_STATE_EXPIRED,
 }
@@ -68,6 +70,7 @@ def change_message(change: Change) -> pb.KeyChange:
         decided_at_unix_ms=_unix_ms(change.decided_at) if change.decided_at is not None else 0,
         components_needed=change.components_needed,
         components_given=change.components_given,
+        details=change.details,
     )
 
 

@@ -6,7 +6,7 @@ key or a component.
 
 import asyncio
 import contextlib
-import hmac
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,24 +16,49 @@ from crypto.errors import (
     KeyNotFoundError,
     KeyStateError,
     KeyStoreError,
+    KeyStoreUnavailableError,
     KeyUsageError,
+    SealBrokenError,
 )
 from crypto.key_block import unwrap_key, wrap_key
-from crypto.key_components import KeyComponent, KeyComponentInvalidError, combine_components
 from crypto.key_store.lifecycle import DESTRUCTION_GRACE_S
 from crypto.key_store.listed_store import ListedKeyStore
 from crypto.keys import Exportability, Key, KeyInfo, KeyRef, KeyUsage
 from server.errors import MalformedFieldError
 from server.key_calls import KeyCalls, key_store_unavailable
-from server.keys import rules
+from server.keys import components, rules
+from server.keys.details import details_of, details_of_block
 from server.keys.rules import ChangeKind, Proposal
-from server.keys.shapes import NOT_ADMINISTERED, NewVersion, udk_option_of
+from server.keys.shapes import NOT_ADMINISTERED, udk_option_of
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class WrongCheckValueError(Exception):
-    """The components do not make the key whose check value was announced."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Possible:
+    """A proposal that could be carried out: pinned, and described for the second operator."""
+
+    proposal: Proposal
+    details: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A change to carry out.
+
+    Args:
+        proposal: what was proposed, pinned.
+        change_id: by which the store recognises a repetition.
+        kept: components of a key that is imported, sealed, each with who brought it.
+        now_s: unix seconds of the approval, by the database.
+    """
+
+    proposal: Proposal
+    change_id: str
+    kept: Sequence[tuple[str, bytes | None]]
+    now_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -57,7 +82,7 @@ class AdministeredKeys:
         Raises:
             UnavailableError: the store does not answer; what was known stays.
         """
-        await self._keys.ask(self.store.refresh)
+        await self._keys.ask(lambda: _authentic(self.store.refresh))
 
     async def ask(self, function: Callable[[], T]) -> T:
         """What ``function`` gives, which calls the store.
@@ -66,12 +91,21 @@ class AdministeredKeys:
             UnavailableError: it does not answer.
         """
         if self.store.is_blocking:
-            return await self._keys.ask(function)
+            return await self._keys.ask(lambda: _authentic(function))
         # What never waits is asked on the event loop elsewhere; a change of keys writes files and does wait.
         try:
-            return await asyncio.to_thread(function)
-        except KeyStoreError:
+            return await asyncio.to_thread(_authentic, function)
+        except KeyStoreError as error:
+            log.error("key store: %s", error)
             raise key_store_unavailable() from None
+
+
+def _authentic(function: Callable[[], T]) -> T:
+    """What ``function`` gives; a list of keys that somebody changed is one that cannot be used, and no bug."""
+    try:
+        return function()
+    except SealBrokenError as error:
+        raise KeyStoreUnavailableError(f"the list of keys is not authentic: {error}") from None
 
 
 def fresh_keys(store: ListedKeyStore) -> list[KeyInfo]:
@@ -98,39 +132,50 @@ def refusals() -> Iterator[None]:
         raise rules.wrong_key_state() from None
 
 
-def require_possible(store: ListedKeyStore, proposal: Proposal) -> None:
-    """Refuses a proposal that could not be carried out as things are.
+def possible(store: ListedKeyStore, proposal: Proposal) -> Possible:
+    """What would be carried out, as things are.
 
     Raises:
         NotFoundError, StateConflictError: see ``rules.require_possible``.
-        MalformedFieldError: the key block does not open.
+        MalformedFieldError: the key block does not open, or a key would leave under itself.
         KeyStoreError: the store does not answer.
     """
     with refusals():
         keys = fresh_keys(store)
         rules.require_possible(proposal, keys)
-        if proposal.kind is ChangeKind.IMPORT_BLOCK:
-            try:
-                key, _ = _unwrapped(store, proposal)
-            except KeyBlockInvalidError:
-                raise MalformedFieldError(
-                    "import_block.key_block", "is no key block under this key"
-                ) from None
-            udk_option_of("import_block.card_key_option", key.usage, proposal.udk_option)
-            rules.require_fitting(proposal.key.name, key.usage, key.cipher, keys)
+        proposal = rules.pinned(proposal, keys)
+        if proposal.kind is not ChangeKind.IMPORT_BLOCK:
+            return Possible(proposal=proposal, details=details_of(proposal, keys))
+        try:
+            key, exportability = _unwrapped(store, proposal)
+        except KeyBlockInvalidError:
+            raise MalformedFieldError("import_block.key_block", "is no key block under this key") from None
+        option = udk_option_of("import_block.card_key_option", key.usage, proposal.udk_option)
+        rules.require_fitting(proposal.key.name, key.usage, key.cipher, keys)
+        details = details_of_block(proposal, key, exportability=exportability, udk_option=option)
+        return Possible(proposal=proposal, details=details)
 
 
-def execute(
-    store: ListedKeyStore, proposal: Proposal, *, change_id: str, components: Sequence[bytes], now_s: int
-) -> Executed:
+def require_possible(store: ListedKeyStore, work: Work) -> None:
+    """Refuses to approve what can no longer be carried out.
+
+    Raises:
+        WrongCheckValueError: the components do not make the announced key.
+        NotFoundError, StateConflictError: the key's usage or state forbids it now.
+        KeyStoreError: the store does not answer.
+    """
+    try:
+        possible(store, work.proposal)
+    except MalformedFieldError:
+        # It opened when it was proposed: the protecting key is gone.
+        raise rules.wrong_key_state("the key block no longer opens under this key") from None
+    if work.proposal.new is not None and work.kept:
+        _combined(store, work)
+
+
+def execute(store: ListedKeyStore, work: Work) -> Executed:
     """Carries a change out, or tells once more what it did.
 
-    Args:
-        store: the key store.
-        proposal: what was proposed.
-        change_id: by which the store recognises a repetition.
-        components: of a key that is imported, as many as it needs.
-        now_s: unix seconds of the approval, by the database.
     Raises:
         WrongCheckValueError: the components do not make the announced key.
         NotFoundError, StateConflictError: the key's usage or state forbids it now.
@@ -138,27 +183,26 @@ def execute(
     """
     with refusals():
         store.refresh()
-        if proposal.kind is ChangeKind.EXPORT_BLOCK:
-            return _export(store, proposal)
-        return Executed(key=_changed(store, proposal, change_id, components, now_s))
+        if work.proposal.kind is ChangeKind.EXPORT_BLOCK:
+            return _export(store, work.proposal)
+        return Executed(key=_changed(store, work))
 
 
-def _changed(
-    store: ListedKeyStore, proposal: Proposal, change_id: str, components: Sequence[bytes], now_s: int
-) -> KeyInfo:
+def _changed(store: ListedKeyStore, work: Work) -> KeyInfo:
+    proposal = work.proposal
     kind, name, ref = proposal.kind, proposal.key.name, KeyRef(proposal.key.name, proposal.key.version)
     if kind is ChangeKind.ROTATE:
-        return store.rotate(name, change_id=change_id)
+        return store.rotate(name, change_id=work.change_id)
     if kind is ChangeKind.ACTIVATE:
         return store.activate(ref)
     if kind is ChangeKind.RETIRE:
         return store.retire(ref)
     if kind is ChangeKind.DESTROY:
-        return store.schedule_destruction(ref, now_s + DESTRUCTION_GRACE_S)
+        return store.schedule_destruction(ref, work.now_s + DESTRUCTION_GRACE_S)
     if kind is ChangeKind.CANCEL_DESTRUCTION:
         return store.cancel_destruction(ref)
     if kind is ChangeKind.IMPORT_BLOCK:
-        return _import_block(store, proposal, change_id)
+        return _import_block(store, proposal, work.change_id)
     new = proposal.new
     assert new is not None, "this kind of change makes a key version"
     if kind is ChangeKind.GENERATE:
@@ -169,32 +213,22 @@ def _changed(
             size=new.size,
             udk_option=new.udk_option,
             exportability=new.exportability,
-            change_id=change_id,
+            change_id=work.change_id,
         )
     assert kind is ChangeKind.IMPORT_COMPONENTS, "every kind is carried out"
     return store.install(
         name,
-        _combined(new, components, proposal.kcv),
+        _combined(store, work),
         udk_option=new.udk_option,
         exportability=new.exportability,
-        change_id=change_id,
+        change_id=work.change_id,
     )
 
 
-def _combined(new: NewVersion, components: Sequence[bytes], kcv: str) -> Key:
-    """
-    Raises:
-        WrongCheckValueError: it is another key, or none.
-    """
-    try:
-        key = combine_components(
-            new.cipher, new.usage, [KeyComponent(new.cipher, component) for component in components]
-        )
-    except KeyComponentInvalidError:
-        raise WrongCheckValueError from None
-    if not hmac.compare_digest(key.kcv(), kcv):
-        raise WrongCheckValueError
-    return key
+def _combined(store: ListedKeyStore, work: Work) -> Key:
+    new = work.proposal.new
+    assert new is not None, "components make a key version"
+    return components.combined(store, new, work.kept, change_id=work.change_id, kcv=work.proposal.kcv)
 
 
 def _import_block(store: ListedKeyStore, proposal: Proposal, change_id: str) -> KeyInfo:
@@ -222,9 +256,7 @@ def _unwrapped(store: ListedKeyStore, proposal: Proposal) -> tuple[Key, Exportab
 def _export(store: ListedKeyStore, proposal: Proposal) -> Executed:
     """Wraps the key anew each time: a block is random inside, and none is kept."""
     ref = KeyRef(proposal.key.name, proposal.key.version)
-    info = next((info for info in store.describe() if info.ref == ref), None)
-    if info is None:
-        raise rules.key_unknown()
+    info = rules.named(proposal.key, store.describe())
     rules.require_exportable(info)
     kbpk = _protection_key(store, proposal, generating=True)
     key = store.open_to_export(ref)
@@ -234,5 +266,6 @@ def _export(store: ListedKeyStore, proposal: Proposal) -> Executed:
 def _protection_key(store: ListedKeyStore, proposal: Proposal, *, generating: bool) -> Key:
     under = proposal.under
     assert under is not None, "a key block has a protecting key"
-    ref = KeyRef(under.name, under.version) if under.version else store.active(under.name)
+    assert under.version, "its version is pinned when it is proposed"
+    ref = KeyRef(under.name, under.version)
     return store.open_key(ref, KeyUsage.KEY_BLOCK_PROTECTION, generating=generating)

@@ -1,5 +1,6 @@
 """A proposal off the wire: checked field by field, and read back the same way when it is approved."""
 
+from dataclasses import replace
 from typing import TypeVar
 
 from onecard.v1 import cryptography_pb2
@@ -85,6 +86,14 @@ def proposal_of(request: pb.ProposeKeyChangeRequest) -> Proposal:
                 raise MalformedFieldError("export_block.under", "must be another key")
         return Proposal(kind=_OF_ONE_VERSION[which], key=key, under=under)
     raise MalformedFieldError("change", "must be exactly one change")
+
+
+def stored_proposal(request: pb.ProposeKeyChangeRequest, *, under_version: int) -> Proposal:
+    """A proposal read back, with the version of the protecting key that was meant."""
+    proposal = proposal_of(request)
+    if proposal.under is None:
+        return proposal
+    return replace(proposal, under=replace(proposal.under, version=under_version))
 
 
 def key_name(path: str, reference: cryptography_pb2.KeyReference) -> KeyName:

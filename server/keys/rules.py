@@ -2,15 +2,23 @@
 
 import enum
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from crypto.key_store.lifecycle import SINGLE_VERSION_USAGES, USABLE_STATES, VERSION_MAX
+from crypto.key_store.lifecycle import ALWAYS_ACTIVE_USAGES, SINGLE_VERSION_USAGES, USABLE_STATES, VERSION_MAX
 from crypto.keys import Cipher, Exportability, KeyInfo, KeyState, KeyUsage, UdkOption
-from server.errors import NotFoundError, NotGrantedError, StateConflictError
+from server.cards.directory import AC_KEY_NAMES, SS_KEY_NAMES
+from server.errors import MalformedFieldError, NotFoundError, NotGrantedError, StateConflictError
 from server.keys.shapes import NOT_ADMINISTERED, KeyName, NewVersion
 
 PROPOSAL_LIFE = timedelta(hours=24)
+# How long an answer that was lost may be asked for once more.
+REPETITION_LIFE = timedelta(minutes=10)
+# An approval that is not carried out by then was interrupted.
+FINISHING_DELAY = timedelta(minutes=1)
+PIN_KEY_NAME = "pvk"
+# Names, besides usages, that the core itself works under: without an active version no card and no PIN is issued.
+CORE_KEY_NAMES = frozenset({PIN_KEY_NAME, *AC_KEY_NAMES.values(), *SS_KEY_NAMES.values()})
 
 
 class ChangeKind(enum.Enum):
@@ -31,7 +39,9 @@ class ChangeState(enum.Enum):
     """How far a change is."""
 
     PROPOSED = "PROPOSED"
+    APPROVED = "APPROVED"
     EXECUTED = "EXECUTED"
+    FAILED = "FAILED"
     REJECTED = "REJECTED"
     EXPIRED = "EXPIRED"
 
@@ -41,7 +51,9 @@ class Step(enum.Enum):
 
     PROPOSED = "PROPOSED"
     COMPONENT_SUBMITTED = "COMPONENT_SUBMITTED"
+    APPROVED = "APPROVED"
     EXECUTED = "EXECUTED"
+    FAILED = "FAILED"
     REJECTED = "REJECTED"
     EXPIRED = "EXPIRED"
     REFUSED = "REFUSED"
@@ -60,7 +72,7 @@ class Proposal:
         components: how many.
         kcv: check value of the whole key.
         key_block: key block to bring in.
-        under: key-block protection key.
+        under: key-block protection key; version 0, the active one, only until the proposal is pinned.
         udk_option: option of a key that comes as a block; None: not given.
     """
 
@@ -88,6 +100,8 @@ class Change:
     state: ChangeState
     justification: str
     request: bytes
+    details: tuple[str, ...]
+    under_version: int
     proposed_by: str
     proposed_at: datetime
     decided_by: str
@@ -107,13 +121,15 @@ def wrong_key_usage(message: str = "the key is for something else") -> StateConf
     return StateConflictError("KEY_USAGE", message)
 
 
+def key_in_use(message: str) -> StateConflictError:
+    return StateConflictError("KEY_IN_USE", message)
+
+
 def _one_version_only() -> StateConflictError:
-    return wrong_key_state(
-        "keys of this usage have one version only: what is stored would no longer be found"
-    )
+    return wrong_key_state("keys of this usage have one version only: what is stored would be lost")
 
 
-def _wrong_change_state(message: str) -> StateConflictError:
+def wrong_change_state(message: str) -> StateConflictError:
     return StateConflictError("KEY_CHANGE_STATE", message)
 
 
@@ -121,46 +137,41 @@ def _second_person(message: str) -> NotGrantedError:
     return NotGrantedError("SECOND_PERSON_REQUIRED", message)
 
 
-def require_approver(change: Change, participant_id: str, *, is_carried_out: bool) -> None:
+def require_approver(change: Change, participant_id: str) -> None:
     """Admits an approval by another operator of a change that waits, in time and with all its components.
 
-    Args:
-        change: the locked change.
-        participant_id: who approves.
-        is_carried_out: the key store has it already, because an approval was interrupted: time no longer counts.
+    Also of one that is approved already: its approval was interrupted, and is completed; time no longer counts.
+
     Raises:
         NotGrantedError: the proposer's own.
         StateConflictError: decided, too late, or without its components.
     """
     if participant_id == change.proposed_by:
         raise _second_person("a change is approved by another operator than the one who proposed it")
-    require_waiting(change, is_carried_out=is_carried_out)
+    if change.state is ChangeState.APPROVED:
+        return
+    require_waiting(change)
     if change.components_given < change.components_needed:
-        raise _wrong_change_state("the change lacks components")
+        raise wrong_change_state("the change lacks components")
 
 
-def require_waiting(change: Change, *, is_carried_out: bool = False) -> None:
+def require_waiting(change: Change) -> None:
     """
     Raises:
         StateConflictError: the change is decided, or its time is over.
     """
-    if change.state is not ChangeState.PROPOSED:
-        raise _wrong_change_state(f"the change is {change.state.value.lower()}")
-    if change.now >= change.proposed_at + PROPOSAL_LIFE and not is_carried_out:
-        raise _wrong_change_state("the change has expired")
+    require_undecided(change)
+    if change.now >= change.proposed_at + PROPOSAL_LIFE:
+        raise wrong_change_state("the change has expired")
 
 
-def require_rejectable(change: Change, *, is_carried_out: bool) -> None:
+def require_undecided(change: Change) -> None:
     """
     Raises:
-        StateConflictError: the change is decided, or the key store has it already and only the record is missing.
+        StateConflictError: the change is decided.
     """
     if change.state is not ChangeState.PROPOSED:
-        raise _wrong_change_state(f"the change is {change.state.value.lower()}")
-    if is_carried_out:
-        raise _wrong_change_state(
-            "the change was carried out, and its approval interrupted: approve it again"
-        )
+        raise wrong_change_state(f"the change is {change.state.value.lower()}")
 
 
 def require_component_from(change: Change, participant_id: str, givers: Collection[str]) -> None:
@@ -171,22 +182,39 @@ def require_component_from(change: Change, participant_id: str, givers: Collecti
         NotGrantedError: the operator's second.
     """
     if not change.components_needed:
-        raise _wrong_change_state("the change takes no components")
+        raise wrong_change_state("the change takes no components")
     require_waiting(change)
     if len(givers) >= change.components_needed:
-        raise _wrong_change_state("the change has all its components")
+        raise wrong_change_state("the change has all its components")
     if participant_id in givers:
         raise _second_person("each component is brought by another operator")
 
 
 def is_told_again(change: Change, participant_id: str) -> bool:
-    """Whether an approval is the repetition of the one that carried the change out."""
-    return change.state is ChangeState.EXECUTED and change.decided_by == participant_id
+    """Whether an approval is the repetition, in time, of the one by which the change was carried out."""
+    return (
+        change.state is ChangeState.EXECUTED
+        and change.decided_by == participant_id
+        and change.decided_at is not None
+        and change.now < change.decided_at + REPETITION_LIFE
+    )
 
 
-def is_carried_out(change_id: str, keys: Sequence[KeyInfo]) -> bool:
-    """Whether the key store holds a version that this change brought."""
-    return any(info.change_id == change_id for info in keys)
+def pinned(proposal: Proposal, keys: Sequence[KeyInfo]) -> Proposal:
+    """The proposal with the version of its protecting key: what is active later is not what was proposed.
+
+    Raises:
+        NotFoundError, StateConflictError: see ``require_possible``.
+        MalformedFieldError: a key would leave under itself.
+    """
+    if proposal.under is None:
+        return proposal
+    is_export = proposal.kind is ChangeKind.EXPORT_BLOCK
+    info = _protection_key(proposal.under, keys, is_export=is_export)
+    under = KeyName(name=info.name, version=info.version)
+    if under == proposal.key:
+        raise MalformedFieldError("export_block.under", "must be another key")
+    return replace(proposal, under=under)
 
 
 def require_possible(proposal: Proposal, keys: Sequence[KeyInfo]) -> None:
@@ -200,18 +228,18 @@ def require_possible(proposal: Proposal, keys: Sequence[KeyInfo]) -> None:
         StateConflictError: the key's state or usage forbids it.
     """
     if proposal.under is not None:
-        _require_protection_key(proposal.under, keys, is_export=proposal.kind is ChangeKind.EXPORT_BLOCK)
+        _protection_key(proposal.under, keys, is_export=proposal.kind is ChangeKind.EXPORT_BLOCK)
     if proposal.new is not None:
         require_fitting(proposal.key.name, proposal.new.usage, proposal.new.cipher, keys)
         return
     if proposal.kind is ChangeKind.IMPORT_BLOCK:
         return
     if proposal.kind is ChangeKind.ROTATE:
-        active = _active(proposal.key.name, keys)
+        active = active_version(proposal.key.name, keys)
         require_administered(active)
         require_fitting(active.name, active.usage, active.cipher, keys)
         return
-    info = _named(proposal.key, keys)
+    info = named(proposal.key, keys)
     require_administered(info)
     _REQUIRED[proposal.kind](info)
 
@@ -261,11 +289,15 @@ def _require_retirable(info: KeyInfo) -> None:
         raise wrong_key_state()
     if info.usage in SINGLE_VERSION_USAGES:
         raise _one_version_only()
+    if info.usage in ALWAYS_ACTIVE_USAGES or info.name in CORE_KEY_NAMES:
+        raise wrong_key_state("the core itself works under this key: rotate it instead")
 
 
 def _require_destructible(info: KeyInfo) -> None:
     if info.state not in (KeyState.PRE_ACTIVE, KeyState.VERIFY_ONLY) or info.destroy_at_s is not None:
         raise wrong_key_state()
+    if info.usage is KeyUsage.SEALING:
+        raise key_in_use("sealed columns do not tell which version they are under: sealing keys stay")
 
 
 def _require_to_be_destroyed(info: KeyInfo) -> None:
@@ -282,22 +314,32 @@ _REQUIRED = {
 }
 
 
-def _require_protection_key(under: KeyName, keys: Sequence[KeyInfo], *, is_export: bool) -> None:
-    info = _active(under.name, keys) if under.version == 0 else _named(under, keys)
+def _protection_key(under: KeyName, keys: Sequence[KeyInfo], *, is_export: bool) -> KeyInfo:
+    info = active_version(under.name, keys) if under.version == 0 else named(under, keys)
     if info.usage is not KeyUsage.KEY_BLOCK_PROTECTION:
         raise wrong_key_usage("the protecting key is for something else")
     if info.state not in ((KeyState.ACTIVE,) if is_export else USABLE_STATES):
         raise wrong_key_state("the protecting key may not do this")
+    return info
 
 
-def _named(key: KeyName, keys: Sequence[KeyInfo]) -> KeyInfo:
+def named(key: KeyName, keys: Sequence[KeyInfo]) -> KeyInfo:
+    """
+    Raises:
+        NotFoundError: no such version.
+    """
     for info in keys:
         if (info.name, info.version) == (key.name, key.version):
             return info
     raise key_unknown()
 
 
-def _active(name: str, keys: Sequence[KeyInfo]) -> KeyInfo:
+def active_version(name: str, keys: Sequence[KeyInfo]) -> KeyInfo:
+    """
+    Raises:
+        NotFoundError: no such name.
+        StateConflictError: no version of it is active.
+    """
     versions = [info for info in keys if info.name == name]
     if not versions:
         raise key_unknown()

@@ -1,94 +1,67 @@
-"""The administration of keys: proposals, components, approvals.
+"""Changes of keys before they are approved: proposals, components, rejections.
 
-Works on the pool with ordinary transactions, because it is rare: a change's row is locked, the key store does its
-part, and the row and the audit say so in one transaction. A crash in between is mended by approving again, because
-the key store knows a change by its id. Must never let one person alone change a key.
+Works on the pool with ordinary transactions, because it is rare. The key store is asked before a transaction begins,
+never inside one. Must never let one person alone change a key.
 """
 
-import asyncio
 import hmac
-from collections.abc import Coroutine
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import asyncpg
 from onecard.v1 import keys_pb2 as pb
 
-from crypto.key_components import KeyComponent
-from crypto.keys import KeyInfo, KeyRef
-from server.errors import (
-    MalformedFieldError,
-    NotFoundError,
-    NotGrantedError,
-    OneCardError,
-    RequestIdReusedError,
-    StateConflictError,
-)
-from server.keys import answers, execution, rules, store
-from server.keys.execution import AdministeredKeys, Executed, WrongCheckValueError
+from crypto.errors import SealBrokenError
+from server.errors import OneCardError, RequestIdReusedError
+from server.keys import answers, components, execution, record, rules, store
+from server.keys.details import audit_text
+from server.keys.execution import AdministeredKeys
 from server.keys.proposal import proposal_of
+from server.keys.record import AUDITED_REFUSALS
 from server.keys.rules import Change, ChangeKind, ChangeState, Proposal, Step
-from server.keys.shapes import KeyName, NewVersion
+from server.keys.shielded import ShieldedTasks
 from server.keys.store import SubmittedComponent
-
-COMPONENT_COLUMN = "key_components.component"
-# What these rules refuse is a row of the audit; a malformed field or an unknown id is not.
-_AUDITED_REFUSALS = (NotGrantedError, StateConflictError)
-
-T = TypeVar("T")
 
 
 class KeyChanges:
-    """The steps that change keys, each for an operator whom the caller has checked."""
+    """The steps that lead to a change of keys, each for an operator whom the caller has checked."""
 
     def __init__(self, pool: "asyncpg.Pool[Any]", keys: AdministeredKeys) -> None:
         self._pool = pool
         self._keys = keys
-        self._running: set[asyncio.Task[Any]] = set()
+        self._tasks = ShieldedTasks()
 
     async def propose(
         self, request: pb.ProposeKeyChangeRequest, *, justification: str, participant_id: str
     ) -> pb.ProposeKeyChangeResponse:
-        """Keeps a proposal; ``request`` has its id in canonical form.
+        """Keeps a proposal; ``request`` has its id in canonical form. Goes on when the caller hangs up: whether a key
+        is still needed may take minutes to find out.
 
         Raises:
             OneCardError: see the RPC.
         """
-        proposal, change_id = proposal_of(request), request.request_id
-        before = await self._repeated(request, participant_id)
-        if before is not None:
-            return pb.ProposeKeyChangeResponse(change=answers.change_message(before))
-        try:
-            await self._keys.ask(lambda: execution.require_possible(self._keys.store, proposal))
-        except _AUDITED_REFUSALS as error:
-            await self._refused(error, participant_id, change_id, proposal.key, proposal.kind)
-        async with store.transaction(self._pool) as connection:
-            is_new = await store.insert_change(
-                connection,
-                proposal,
-                change_id=change_id,
-                justification=justification,
-                request=request.SerializeToString(deterministic=True),
-                participant_id=participant_id,
-            )
-            change, _ = await store.lock_change(connection, change_id)
-            assert change is not None, "the proposal is there, ours or a twin's"
-            if is_new:
-                await self._audit(connection, Step.PROPOSED, change, participant_id, change.kind.value)
-        if not is_new:
-            _require_same(change, request, participant_id)
+        change = await self._repeated(request, participant_id)
+        if change is None:
+            work = self._propose(request, proposal_of(request), justification, participant_id)
+            change = await self._tasks.run(work)
         return pb.ProposeKeyChangeResponse(change=answers.change_message(change))
 
     async def submit_component(
         self, *, change_id: str, request_id: str, component: bytes, participant_id: str
     ) -> pb.SubmitKeyComponentResponse:
-        """Keeps a component, sealed, until the change is decided.
+        """Keeps a component, sealed, until the change has ended.
 
         Raises:
             OneCardError: see the RPC.
         """
+        key_store = self._keys.store
+        sealed = await self._keys.ask(
+            lambda: components.sealed(
+                key_store, component, change_id=change_id, participant_id=participant_id
+            )
+        )
         refusal: OneCardError | None = None
         async with store.transaction(self._pool) as connection:
-            change, given = await self._locked(connection, change_id)
+            change, given = await store.locked(connection, change_id)
             twin = next((one for one in given if one.request_id == request_id), None)
             if twin is not None:
                 kcv = self._require_same_component(change, twin, component, participant_id)
@@ -97,11 +70,10 @@ class KeyChanges:
                 raise RequestIdReusedError("change_id")
             try:
                 rules.require_component_from(change, participant_id, [one.participant_id for one in given])
-            except _AUDITED_REFUSALS as error:
+            except AUDITED_REFUSALS as error:
                 refusal = error
             else:
                 number, kcv = len(given) + 1, _component_kcv(change, component)
-                sealed = await self._keys.ask(lambda: self._sealed(component, change_id, number))
                 await store.insert_component(
                     connection,
                     change_id,
@@ -113,19 +85,16 @@ class KeyChanges:
                         kcv=kcv,
                     ),
                 )
-                detail = f"component {number} kcv {kcv}"
-                await self._audit(connection, Step.COMPONENT_SUBMITTED, change, participant_id, detail)
+                await record.write_step(
+                    connection,
+                    Step.COMPONENT_SUBMITTED,
+                    change,
+                    participant_id=participant_id,
+                    detail=f"component {number} kcv {kcv}",
+                )
         if refusal is not None:
-            await self._refused_change(refusal, participant_id, change)
+            await record.refuse_change(self._pool, refusal, change, participant_id=participant_id)
         return _component_answer(change, number=number, kcv=kcv)
-
-    async def approve(self, change_id: str, *, participant_id: str) -> pb.ApproveKeyChangeResponse:
-        """Carries a change out. Goes on when the caller hangs up: the lock must not be freed half-way.
-
-        Raises:
-            OneCardError: see the RPC.
-        """
-        return await self._to_the_end(self._approve(change_id, participant_id))
 
     async def reject(self, change_id: str, *, participant_id: str) -> pb.RejectKeyChangeResponse:
         """Ends a change that waits; rejecting again gives the same answer.
@@ -135,161 +104,77 @@ class KeyChanges:
         """
         refusal: OneCardError | None = None
         async with store.transaction(self._pool) as connection:
-            change, _ = await self._locked(connection, change_id)
-            is_told_again = change.state is ChangeState.REJECTED and change.decided_by == participant_id
-            if not is_told_again:
-                keys = await self._keys.ask(self._fresh_keys)
+            change, _ = await store.locked(connection, change_id)
+            if change.state is not ChangeState.REJECTED or change.decided_by != participant_id:
                 try:
-                    rules.require_rejectable(change, is_carried_out=rules.is_carried_out(change_id, keys))
-                except _AUDITED_REFUSALS as error:
+                    rules.require_undecided(change)
+                except AUDITED_REFUSALS as error:
                     refusal = error
                 else:
-                    change = await self._reject(connection, change, participant_id, change.kind.value)
+                    await store.reject(connection, change, participant_id=participant_id)
+                    detail = change.kind.value
+                    await record.write_step(
+                        connection, Step.REJECTED, change, participant_id=participant_id, detail=detail
+                    )
+                    change, _ = await store.locked(connection, change_id)
         if refusal is not None:
-            await self._refused_change(refusal, participant_id, change)
+            await record.refuse_change(self._pool, refusal, change, participant_id=participant_id)
         return pb.RejectKeyChangeResponse(change=answers.change_message(change))
 
-    async def _approve(self, change_id: str, participant_id: str) -> pb.ApproveKeyChangeResponse:
-        refusal: OneCardError | None = None
-        async with store.transaction(self._pool) as connection:
-            change, given = await self._locked(connection, change_id)
-            is_again = rules.is_told_again(change, participant_id)
-            try:
-                if not is_again:
-                    keys = await self._keys.ask(self._fresh_keys)
-                    is_carried_out = rules.is_carried_out(change_id, keys)
-                    rules.require_approver(change, participant_id, is_carried_out=is_carried_out)
-                executed = await self._executed(change, given, is_again=is_again)
-            except WrongCheckValueError:
-                refusal = StateConflictError("KEY_CHECK_VALUE_WRONG", "the components make another key")
-                change = await self._reject(connection, change, participant_id, refusal.reason)
-            except _AUDITED_REFUSALS as error:
-                refusal = error
-            else:
-                detail = f"{change.kind.value} kcv {executed.key.kcv}"
-                if not is_again:
-                    version = executed.key.version
-                    await store.decide(
-                        connection,
-                        change,
-                        ChangeState.EXECUTED,
-                        participant_id=participant_id,
-                        key_version=version,
-                    )
-                    change = await self._read_again(connection, change)
-                    await self._audit(connection, Step.EXECUTED, change, participant_id, detail)
-                elif executed.key_block:
-                    # Each time a key leaves is a step of its own.
-                    await self._audit(connection, Step.EXECUTED, change, participant_id, f"{detail} again")
-        if refusal is not None:
-            if refusal.reason == "KEY_CHECK_VALUE_WRONG":
-                raise refusal
-            await self._refused_change(refusal, participant_id, change)
-        return pb.ApproveKeyChangeResponse(
-            change=answers.change_message(change),
-            key=answers.described(executed.key),
-            key_block=executed.key_block,
-        )
-
-    async def _executed(self, change: Change, given: list[SubmittedComponent], *, is_again: bool) -> Executed:
-        """What the change did in the key store, or did before."""
-        request = pb.ProposeKeyChangeRequest.FromString(change.request)
-        proposal, now_s = proposal_of(request), int(change.now.timestamp())
-
-        def work() -> Executed:
-            if is_again and change.kind is not ChangeKind.EXPORT_BLOCK:
-                ref = KeyRef(change.key_name, change.key_version)
-                return Executed(key=next(info for info in self._fresh_keys() if info.ref == ref))
-            return execution.execute(
-                self._keys.store,
-                proposal,
-                change_id=change.change_id,
-                components=[self._opened(one, change.change_id) for one in given],
-                now_s=now_s,
+    async def _propose(
+        self,
+        request: pb.ProposeKeyChangeRequest,
+        proposal: Proposal,
+        justification: str,
+        participant_id: str,
+    ) -> Change:
+        change_id = request.request_id
+        try:
+            possible = await self._keys.ask(lambda: execution.possible(self._keys.store, proposal))
+            if proposal.kind is ChangeKind.DESTROY:
+                await store.require_not_in_use(self._pool, proposal.key)
+        except AUDITED_REFUSALS as error:
+            await record.refuse(
+                self._pool,
+                error,
+                participant_id=participant_id,
+                change_id=change_id,
+                key=proposal.key,
+                kind=proposal.kind,
             )
-
-        return await self._keys.ask(work)
-
-    async def _reject(self, connection: Any, change: Change, participant_id: str, detail: str) -> Change:
-        await store.decide(
-            connection,
-            change,
-            ChangeState.REJECTED,
-            participant_id=participant_id,
-            key_version=change.key_version,
-        )
-        await self._audit(connection, Step.REJECTED, change, participant_id, detail)
-        return await self._read_again(connection, change)
+        async with store.transaction(self._pool) as connection:
+            is_new = await store.insert_change(
+                connection,
+                possible.proposal,
+                change_id=change_id,
+                justification=justification,
+                request=request.SerializeToString(deterministic=True),
+                details=possible.details,
+                participant_id=participant_id,
+            )
+            change, _ = await store.locked(connection, change_id)
+            if is_new:
+                detail = audit_text(change.kind, change.details)
+                await record.write_step(
+                    connection, Step.PROPOSED, change, participant_id=participant_id, detail=detail
+                )
+        if not is_new:
+            _require_same(change, request, participant_id)
+        return change
 
     async def _repeated(self, request: pb.ProposeKeyChangeRequest, participant_id: str) -> Change | None:
         """The change that this very proposal made before.
 
         Raises:
+            MalformedFieldError: it is none.
             RequestIdReusedError: its id stands for another one.
         """
+        proposal_of(request)
         async with store.transaction(self._pool) as connection:
             change, _ = await store.lock_change(connection, request.request_id)
         if change is not None:
             _require_same(change, request, participant_id)
         return change
-
-    async def _locked(self, connection: Any, change_id: str) -> tuple[Change, list[SubmittedComponent]]:
-        change, given = await store.lock_change(connection, change_id)
-        if change is None:
-            raise NotFoundError("KEY_CHANGE_UNKNOWN", "no such change", field="change_id")
-        return change, given
-
-    async def _read_again(self, connection: Any, change: Change) -> Change:
-        decided, _ = await store.lock_change(connection, change.change_id)
-        assert decided is not None, "changes are never deleted"
-        return decided
-
-    async def _audit(
-        self, connection: Any, step: Step, change: Change, participant_id: str, detail: str
-    ) -> None:
-        await store.write_audit(
-            connection,
-            step,
-            participant_id=participant_id,
-            change_id=change.change_id,
-            key_name=change.key_name,
-            key_version=change.key_version,
-            detail=detail,
-        )
-
-    async def _refused_change(self, error: OneCardError, participant_id: str, change: Change) -> NoReturn:
-        key = KeyName(name=change.key_name, version=change.key_version)
-        await self._refused(error, participant_id, change.change_id, key, change.kind)
-
-    async def _refused(
-        self, error: OneCardError, participant_id: str, change_id: str, key: KeyName, kind: ChangeKind
-    ) -> NoReturn:
-        """Writes a refusal into the audit, in a transaction of its own, and raises it."""
-        async with store.transaction(self._pool) as connection:
-            await store.write_audit(
-                connection,
-                Step.REFUSED,
-                participant_id=participant_id,
-                change_id=change_id,
-                key_name=key.name,
-                key_version=key.version,
-                detail=f"{kind.value} {error.reason}",
-            )
-        raise error
-
-    def _fresh_keys(self) -> list[KeyInfo]:
-        return execution.fresh_keys(self._keys.store)
-
-    def _sealed(self, component: bytes, change_id: str, number: int) -> bytes:
-        sealer = self._keys.store.sealer(self._keys.store.active("sealing"))
-        return sealer.seal(component, column=COMPONENT_COLUMN, row_id=f"{change_id}/{number}")
-
-    def _opened(self, component: SubmittedComponent, change_id: str) -> bytes:
-        assert component.sealed is not None, "components are kept until the change is decided"
-        sealer = self._keys.store.sealer(self._keys.store.active("sealing"))
-        return sealer.open(
-            component.sealed, column=COMPONENT_COLUMN, row_id=f"{change_id}/{component.number}"
-        )
 
     def _require_same_component(
         self, change: Change, twin: SubmittedComponent, component: bytes, participant_id: str
@@ -302,19 +187,22 @@ class KeyChanges:
         if twin.participant_id != participant_id:
             raise RequestIdReusedError("caller")
         kcv = _component_kcv(change, component)
-        # Once the change is decided only the check value is left to compare.
+        # Once the change has ended only the check value is left to compare.
         if kcv != twin.kcv or (
-            twin.sealed is not None
-            and not hmac.compare_digest(self._opened(twin, change.change_id), component)
+            twin.sealed is not None and not self._is_kept(change, twin.sealed, component, participant_id)
         ):
             raise RequestIdReusedError("component")
         return kcv
 
-    async def _to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.create_task(work, name="key-change")
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+    def _is_kept(self, change: Change, sealed: bytes, component: bytes, participant_id: str) -> bool:
+        # Keys that seal are in memory, also those of a store behind a token.
+        try:
+            kept = components.opened(
+                self._keys.store, sealed, change_id=change.change_id, participant_id=participant_id
+            )
+        except SealBrokenError:
+            return False
+        return hmac.compare_digest(kept, component)
 
 
 def _require_same(change: Change, request: pb.ProposeKeyChangeRequest, participant_id: str) -> None:
@@ -332,27 +220,15 @@ def _require_same(change: Change, request: pb.ProposeKeyChangeRequest, participa
         raise RequestIdReusedError("change")
 
 
-def _new_version_of(change: Change) -> NewVersion:
-    new = _stored_proposal(change).new
-    if new is None:
-        raise StateConflictError("KEY_CHANGE_STATE", "the change takes no components")
-    return new
-
-
-def _stored_proposal(change: Change) -> Proposal:
-    return proposal_of(pb.ProposeKeyChangeRequest.FromString(change.request))
-
-
 def _component_kcv(change: Change, component: bytes) -> str:
-    """Check value of a component.
+    """Check value of a component of a change that takes components.
 
     Raises:
         MalformedFieldError: not as long as the key, or all zero.
     """
-    new = _new_version_of(change)
-    if len(component) != new.size or not any(component):
-        raise MalformedFieldError("component", "must be as long as the key, and not all zero")
-    return KeyComponent(new.cipher, component).kcv()
+    new = proposal_of(pb.ProposeKeyChangeRequest.FromString(change.request)).new
+    assert new is not None, "a change that takes components makes a key"
+    return components.check_value_of(new, component)
 
 
 def _component_answer(change: Change, *, number: int, kcv: str) -> pb.SubmitKeyComponentResponse:

@@ -3,18 +3,17 @@
 from typing import Any
 
 import grpc
-from onecard.v1 import common_pb2, cryptography_pb2, keys_pb2_grpc
 from onecard.v1 import keys_pb2 as pb
+from onecard.v1 import keys_pb2_grpc
 
-from crypto.cryptogram import TransactionData
-from crypto.diversification import SessionMethod
 from crypto.key_store.checks import ArqcCheck
 from crypto.keys import KeyRef
 from server.edge import fields
 from server.edge.caller import current_caller
-from server.edge.chip import CHINA_NUMERIC, CNY_NUMERIC, FIRST_PSN, presented_cryptogram
+from server.edge.chip import FIRST_PSN, SESSION_METHODS, presented_cryptogram, transaction_data
 from server.errors import MalformedFieldError
 from server.keys import shapes
+from server.keys.approval import KeyApprovals
 from server.keys.proposal import justification, key_name
 from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
@@ -24,18 +23,14 @@ PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1_000
 PAN_DIGITS_MIN, PAN_DIGITS_MAX = 12, 19
 COMPONENT_BYTES_MAX = 32
-SESSION_METHODS: dict[int, SessionMethod] = {
-    cryptography_pb2.SESSION_KEY_METHOD_UNSPECIFIED: SessionMethod.PBOC,
-    cryptography_pb2.SESSION_KEY_METHOD_PBOC: SessionMethod.PBOC,
-    cryptography_pb2.SESSION_KEY_METHOD_EMV_COMMON: SessionMethod.EMV_COMMON,
-}
 
 
 class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     """Administers keys, always by two operators."""
 
-    def __init__(self, *, changes: KeyChanges, reading: KeyReading) -> None:
+    def __init__(self, *, changes: KeyChanges, approvals: KeyApprovals, reading: KeyReading) -> None:
         self._changes = changes
+        self._approvals = approvals
         self._reading = reading
 
     async def ListKeys(
@@ -72,7 +67,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         self, request: pb.ApproveKeyChangeRequest, context: "Context[Any, Any]"
     ) -> pb.ApproveKeyChangeResponse:
         participant_id = _operator()
-        return await self._changes.approve(_change_id(request.change_id), participant_id=participant_id)
+        return await self._approvals.approve(_change_id(request.change_id), participant_id=participant_id)
 
     async def RejectKeyChange(
         self, request: pb.RejectKeyChangeRequest, context: "Context[Any, Any]"
@@ -126,7 +121,7 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         )
         return await self._reading.explain(
             check,
-            transaction=_transaction(request.chip, amount_minor),
+            transaction=transaction_data(request.chip, amount_minor=amount_minor),
             iad=request.chip.iad,
             participant_id=participant_id,
         )
@@ -159,20 +154,3 @@ def _page_token(token: str) -> int | None:
     if len(token) > 18 or not (token.isascii() and token.isdigit()):
         raise MalformedFieldError("page_token", "must be the next_page_token of the page before")
     return int(token)
-
-
-def _transaction(chip: common_pb2.ChipCryptogram, amount_minor: int) -> TransactionData:
-    """The elements that ``presented_cryptogram`` has checked and encoded."""
-    return TransactionData(
-        amount_authorized_minor=amount_minor,
-        amount_other_minor=0,
-        terminal_country_code=chip.terminal_country_code or CHINA_NUMERIC,
-        tvr=chip.tvr,
-        transaction_currency_code=CNY_NUMERIC,
-        transaction_date=chip.transaction_date,
-        transaction_type=f"{chip.transaction_type:02d}",
-        unpredictable_number=chip.unpredictable_number,
-        aip=chip.aip,
-        atc=chip.atc,
-        cvr=chip.iad[3:7],
-    )

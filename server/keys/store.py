@@ -9,17 +9,32 @@ from typing import Any
 import asyncpg
 
 from crypto.keys import KeyInfo
-from server.database.pool import acquired
+from server.cards.directory import AC_KEY_NAMES, SS_KEY_NAMES
+from server.database.pool import ANSWER_DELAY_MAX_S, acquired
 from server.database.statements import load
-from server.errors import DatabaseUnavailableError, RequestIdReusedError
-from server.keys.rules import PROPOSAL_LIFE, Change, ChangeKind, ChangeState, Proposal, Step
+from server.errors import DatabaseUnavailableError, NotFoundError, RequestIdReusedError
+from server.keys.rules import (
+    FINISHING_DELAY,
+    PIN_KEY_NAME,
+    PROPOSAL_LIFE,
+    Change,
+    ChangeKind,
+    ChangeState,
+    Proposal,
+    Step,
+    key_in_use,
+    wrong_change_state,
+)
+from server.keys.shapes import KeyName
 
 STATEMENTS = load("server.keys")
+# A look through all cards of a province.
+SEARCH_MAX_S = 240
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SubmittedComponent:
-    """A component as it is kept; ``sealed`` is None once the change is decided."""
+    """A component as it is kept; ``sealed`` is None once the change has ended."""
 
     number: int
     participant_id: str
@@ -63,9 +78,10 @@ async def insert_change(
     change_id: str,
     justification: str,
     request: bytes,
+    details: Sequence[str],
     participant_id: str,
 ) -> bool:
-    """Adds a proposal; False when its id is taken."""
+    """Adds a pinned proposal; False when its id is taken."""
     number = await connection.fetchval(
         STATEMENTS["insert_change"],
         change_id,
@@ -75,6 +91,8 @@ async def insert_change(
         proposal.components,
         justification,
         request,
+        list(details),
+        proposal.under.version if proposal.under is not None else 0,
         participant_id,
     )
     return number is not None
@@ -94,6 +112,18 @@ async def lock_change(connection: Any, change_id: str) -> tuple[Change | None, l
         )
     ]
     return _change(row, len(components)), components
+
+
+async def locked(connection: Any, change_id: str) -> tuple[Change, list[SubmittedComponent]]:
+    """``lock_change`` of a change that must be there.
+
+    Raises:
+        NotFoundError: it is not.
+    """
+    change, components = await lock_change(connection, change_id)
+    if change is None:
+        raise NotFoundError("KEY_CHANGE_UNKNOWN", "no such change", field="change_id")
+    return change, components
 
 
 async def change_of_component(connection: Any, request_id: str) -> str | None:
@@ -124,16 +154,67 @@ async def insert_component(connection: Any, change_id: str, component: Submitted
         raise RequestIdReusedError("change_id") from None
 
 
-async def decide(
-    connection: Any, change: Change, state: ChangeState, *, participant_id: str, key_version: int
-) -> None:
-    """Decides a change that the caller holds, and drops its components."""
+async def approve(connection: Any, change: Change, *, participant_id: str) -> None:
+    """Marks a change that the caller holds as approved; its components are still needed.
+
+    Raises:
+        StateConflictError: another change of the key is approved, and not yet carried out to its end.
+    """
+    try:
+        await _decide(connection, change, ChangeState.APPROVED, participant_id)
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "key_changes_one_approved_key":
+            raise
+        raise wrong_change_state("another change of this key is being carried out") from None
+
+
+async def reject(connection: Any, change: Change, *, participant_id: str) -> None:
+    """Marks a change that the caller holds as rejected, and drops its components."""
+    await _decide(connection, change, ChangeState.REJECTED, participant_id)
+    await _drop_components(connection, change)
+
+
+async def finish(connection: Any, change: Change, state: ChangeState, *, key_version: int) -> None:
+    """Marks an approved change that the caller holds as executed or failed, and drops its components."""
+    number = await connection.fetchval(
+        STATEMENTS["finish_change"], change.change_id, state.value, key_version
+    )
+    assert number is not None, "a change is finished once, under its lock"
+    await _drop_components(connection, change)
+
+
+async def _decide(connection: Any, change: Change, state: ChangeState, participant_id: str) -> None:
     decided_at = await connection.fetchval(
-        STATEMENTS["decide_change"], change.change_id, state.value, participant_id, key_version
+        STATEMENTS["decide_change"], change.change_id, state.value, participant_id
     )
     assert decided_at is not None, "a change is decided once, under its lock"
+
+
+async def _drop_components(connection: Any, change: Change) -> None:
     if change.components_needed:
         await connection.execute(STATEMENTS["drop_components"], change.change_id)
+
+
+async def require_not_in_use(pool: "asyncpg.Pool[Any]", key: KeyName) -> None:
+    """Refuses to give up a version that a card was issued, or a PIN is verified, under; may take minutes.
+
+    Raises:
+        StateConflictError: it is still needed.
+        DatabaseUnavailableError: the database does not answer, or not in time.
+    """
+    for names, statement in ((AC_KEY_NAMES, "find_card_of_ac_key"), (SS_KEY_NAMES, "find_card_of_ss_key")):
+        for cipher, name in names.items():
+            if name == key.name and await _is_found(pool, statement, cipher, key.version):
+                raise key_in_use("cards that were issued under this version still need it")
+    if key.name == PIN_KEY_NAME and await _is_found(pool, "find_pin_of_key", key.version):
+        raise key_in_use("PINs that are verified under this version still need it")
+
+
+async def _is_found(pool: "asyncpg.Pool[Any]", statement: str, *arguments: int) -> bool:
+    async with transaction(pool) as connection:
+        await connection.fetchval(STATEMENTS["set_statement_timeout"], str(SEARCH_MAX_S * 1000))
+        timeout_s = SEARCH_MAX_S + ANSWER_DELAY_MAX_S
+        return bool(await connection.fetchval(STATEMENTS[statement], *arguments, timeout=timeout_s))
 
 
 async def write_audit(
@@ -166,10 +247,16 @@ async def list_audit(connection: Any, *, key_name: str, below: int | None, rows_
     return [AuditEntry(**dict(row) | {"change_id": str(row["change_id"] or "")}) for row in rows]
 
 
-async def expire_changes(connection: Any, carried_out: Sequence[str]) -> int:
+async def expire_changes(connection: Any) -> int:
     """Ends the proposals that nobody decided in time, and says so in the audit."""
     hours = int(PROPOSAL_LIFE.total_seconds()) // 3600
-    return len(await connection.fetch(STATEMENTS["expire_changes"], carried_out, hours))
+    return len(await connection.fetch(STATEMENTS["expire_changes"], hours))
+
+
+async def list_unfinished(connection: Any) -> list[str]:
+    """Ids of the changes whose approval was interrupted, the oldest first."""
+    seconds = int(FINISHING_DELAY.total_seconds())
+    return [str(row["change_id"]) for row in await connection.fetch(STATEMENTS["list_unfinished"], seconds)]
 
 
 async def record_destroyed(connection: Any, keys: Sequence[KeyInfo]) -> None:
@@ -199,6 +286,8 @@ def _change(row: Any, components_given: int) -> Change:
         state=ChangeState(row["state"]),
         justification=row["justification"],
         request=row["request"],
+        details=tuple(row["details"]),
+        under_version=row["under_version"],
         proposed_by=row["proposed_by"],
         proposed_at=row["proposed_at"],
         decided_by=row["decided_by"] or "",

@@ -1,29 +1,36 @@
-"""What the housekeeper does for keys: ends proposals that nobody decided, and destroys keys whose time has come.
+"""What the housekeeper does for keys: ends proposals that nobody decided, completes approvals that were interrupted,
+and destroys keys whose time has come.
 
-Both may run twice, or stop half-way: the next run finishes them, and the audit tells each once.
+All may run twice, or stop half-way: the next run finishes them, and the audit tells each once.
 """
 
-import uuid
 from typing import Any
 
 import asyncpg
 
 from crypto.keys import KeyState
 from server.keys import store
-from server.keys.execution import AdministeredKeys, fresh_keys
+from server.keys.approval import KeyApprovals
+from server.keys.execution import AdministeredKeys
 
 
-async def expire_proposals(pool: "asyncpg.Pool[Any]", keys: AdministeredKeys) -> None:
-    """Ends proposals of more than 24 hours, but none that the key store has carried out.
+async def expire_proposals(pool: "asyncpg.Pool[Any]") -> None:
+    """Ends proposals of more than 24 hours.
+
+    Raises:
+        DatabaseUnavailableError: the database does not answer.
+    """
+    async with store.transaction(pool) as connection:
+        await store.expire_changes(connection)
+
+
+async def finish_approved(pool: "asyncpg.Pool[Any]", keys: AdministeredKeys) -> None:
+    """Completes the changes whose approval was interrupted more than a minute ago.
 
     Raises:
         UnavailableError: the database or the key store does not answer.
     """
-    infos = await keys.ask(lambda: fresh_keys(keys.store))
-    # What is no UUID was no change of the KeyService's.
-    carried_out = [info.change_id for info in infos if _is_uuid(info.change_id)]
-    async with store.transaction(pool) as connection:
-        await store.expire_changes(connection, carried_out)
+    await KeyApprovals(pool, keys).finish_interrupted()
 
 
 async def destroy_due_keys(
@@ -48,10 +55,3 @@ async def destroy_due_keys(
     destroyed = [info for info in keys.store.describe() if info.state is KeyState.DESTROYED]
     async with store.transaction(pool) as connection:
         await store.record_destroyed(connection, destroyed)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False

@@ -27,6 +27,32 @@ def proposal(**fields: Any) -> keys_pb2.ProposeKeyChangeRequest:
     return keys_pb2.ProposeKeyChangeRequest(**{"request_id": new_id(), "justification": WHY} | fields)
 
 
+async def aged(core: Core, change_id: str, column: str, age: str) -> None:
+    """Puts ``proposed_at`` or ``decided_at`` back, as only time may."""
+    async with core.database.acquire() as connection, connection.transaction():
+        await connection.execute("ALTER TABLE key_changes DISABLE TRIGGER key_changes_guarded")
+        await connection.execute(
+            f"UPDATE key_changes SET {column} = clock_timestamp() - $2::text::interval WHERE change_id = $1",
+            change_id,
+            age,
+        )
+        await connection.execute("ALTER TABLE key_changes ENABLE TRIGGER key_changes_guarded")
+
+
+async def interrupted(core: Core, change_id: str, *, age: str = "0 s") -> None:
+    """What a worker leaves that dies after the approval: as ``custodian-02`` approved it so long ago."""
+    await core.database.execute(
+        "WITH approved AS ("
+        " UPDATE key_changes SET state = 'APPROVED', decided_by = 'custodian-02',"
+        " decided_at = clock_timestamp() - $2::text::interval WHERE change_id = $1"
+        " RETURNING change_id, key_name, key_version, kind)"
+        " INSERT INTO key_audit (step, participant_id, change_id, key_name, key_version, detail)"
+        " SELECT 'APPROVED', 'custodian-02', change_id, key_name, key_version, kind FROM approved",
+        change_id,
+        age,
+    )
+
+
 class KeyOperator:
     """One participant's calls, each on a connection of its own."""
 
@@ -46,7 +72,8 @@ class KeyOperator:
         return (await self.stub.RejectKeyChange(request, timeout=CALL_S)).change
 
     async def submit(self, change_id: str, component: bytes, **fields: Any) -> Any:
-        known_secrets.remember("a key component", component)
+        # What is too long for a key ends in a part so short that it would be found everywhere.
+        known_secrets.remember("a key component", component[:32])
         parts = {"request_id": new_id(), "change_id": change_id, "component": component}
         return await self.stub.SubmitKeyComponent(
             keys_pb2.SubmitKeyComponentRequest(**parts | fields), timeout=CALL_S

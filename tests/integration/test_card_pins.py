@@ -9,7 +9,7 @@ from core_under_test import CALL_S, GRANTS_IN_FORCE_S, Caller, Core, card_issue,
 from onecard.v1 import common_pb2, identity_pb2
 from onecard.v1 import cryptography_pb2 as pb
 from pin_pad import (
-    FORMATS,
+    BOUND_FORMATS,
     ISO_0,
     ISO_1,
     ISO_3,
@@ -35,6 +35,7 @@ from crypto.keys import KeyUsage
 from crypto.pin_block import Pin, PinBlockFormat
 from crypto.pin_verification import Ibm3624Layout, generate_pin_offset
 from server.cards.rules import CardStatus
+from server.cryptography.rules import PIN_UNBLOCKS_MAX
 from server.engine.operation import OperationKind
 
 SERVICE = "CryptographyService"
@@ -135,8 +136,8 @@ async def test_pin_of_any_length_is_compared_in_every_digit(
         assert await verify(bank, pad, card, digits + "0") == ("55", "WRONG_PIN", 1)
 
 
-@pytest.mark.parametrize("layout", FORMATS, ids=format_name)
-async def test_pin_is_verified_in_every_format_and_by_terminals(
+@pytest.mark.parametrize("layout", BOUND_FORMATS, ids=format_name)
+async def test_pin_is_verified_in_every_bound_format_and_by_terminals(
     core: Core, bank: Caller, pad: PinPad, layout: int
 ) -> None:
     card = await with_pin(core, bank, pad)
@@ -272,6 +273,71 @@ async def test_pin_is_unblocked_by_any_name_of_the_card(
     assert await verify(bank, pad, card, WRONG) == ("55", "WRONG_PIN", 2)
 
 
+async def test_unblocking_again_and_again_gives_no_guesses_without_end(
+    core: Core, bank: Caller, pad: PinPad
+) -> None:
+    card = await with_pin(core, bank, pad)
+    for _ in range(PIN_UNBLOCKS_MAX):
+        assert await verify(bank, pad, card, WRONG) == ("55", "WRONG_PIN", 2)
+        assert await unblock(bank, pad, card) == ("00", "ACCEPTED")
+        # With no wrong try behind it, an unblocking changes and counts nothing.
+        assert await unblock(bank, pad, card) == ("00", "ACCEPTED")
+    assert await verify(bank, pad, card, WRONG) == ("55", "WRONG_PIN", 2)
+    assert await unblock(bank, pad, card) == ("75", "UNBLOCKS_EXCEEDED")
+    assert await verify(bank, pad, card, WRONG) == ("55", "WRONG_PIN", 1)
+    # Once the holder is right, they may forget again.
+    assert await verify(bank, pad, card) == ("00", "ACCEPTED", 3)
+    assert await verify(bank, pad, card, WRONG) == ("55", "WRONG_PIN", 2)
+    assert await unblock(bank, pad, card) == ("00", "ACCEPTED")
+
+
+async def test_new_pin_begins_with_all_its_unblockings(core: Core, bank: Caller, pad: PinPad) -> None:
+    card = await with_pin(core, bank, pad)
+    await core.database.execute(
+        "UPDATE card_pins SET unblocks = $2 WHERE card_id = $1", await core.card_id(card), PIN_UNBLOCKS_MAX
+    )
+    await verify(bank, pad, card, WRONG)
+    assert await unblock(bank, pad, card) == ("75", "UNBLOCKS_EXCEEDED")
+    assert (await issue(bank, pad, card)).response_code == "00"
+    await verify(bank, pad, card, WRONG)
+    assert await unblock(bank, pad, card) == ("00", "ACCEPTED")
+
+
+@pytest.mark.parametrize("path", ["pin", "current_pin", "new_pin"])
+async def test_block_that_is_not_bound_to_the_card_is_refused(
+    core: Core, bank: Caller, pad: PinPad, path: str
+) -> None:
+    card = await with_pin(core, bank, pad)
+    unbound = pad.pin(RIGHT, card.pan, layout=ISO_1)
+    send = verify if path == "pin" else change
+    refusal = await refusal_of(send(bank, pad, card, **{path: unbound}))
+    assert (refusal.code.name, refusal.field) == ("INVALID_ARGUMENT", f"{path}.format")
+    assert await tries(core, card) == 0
+
+
+async def test_worker_that_has_not_seen_a_new_verification_key_asks_to_be_asked_again(
+    core: Core, bank: Caller, pad: PinPad
+) -> None:
+    card = await with_pin(core, bank, pad)
+    later = "UPDATE card_pins SET pvk_version = 200 WHERE card_id = $1 RETURNING pvk_version"
+    await core.database.fetchval(later, await core.card_id(card))
+    refusal = await refusal_of(verify(bank, pad, card))
+    assert (refusal.code.name, refusal.reason) == ("UNAVAILABLE", "KEY_STORE_UNAVAILABLE")
+    assert refusal.retry_delay_ms > 0
+    assert await tries(core, card) == 0
+
+
+async def test_block_of_an_issued_pin_is_stored_sealed(core: Core, bank: Caller, pad: PinPad) -> None:
+    card = core.card()
+    request = pin_issue(card)
+    issued = await bank.cryptography.IssuePin(request, timeout=CALL_S)
+    statement = "SELECT response FROM operations WHERE request_id = $1"
+    stored = await core.database.fetchval(statement, request.request_id)
+    assert issued.pin_block
+    assert issued.pin_block not in stored
+    assert await bank.cryptography.IssuePin(request, timeout=CALL_S) == issued
+
+
 async def test_card_that_was_issued_a_moment_ago_may_have_a_pin(
     core: Core, bank: Caller, pad: PinPad
 ) -> None:
@@ -397,7 +463,7 @@ async def test_reference_is_stored_sealed_and_bound_to_its_card(
         )
         rows.append((card_id, row[1]))
         offset = generate_pin_offset(
-            core.store.open_key(pvk, KeyUsage.PIN_VERIFICATION_IBM3624),
+            core.store.lend(pvk),
             Pin(THIRD),
             pan=card.pan[-16:],
             layout=Ibm3624Layout(decimalisation="0123456789012345"),

@@ -12,7 +12,6 @@ from pin_pad import ISO_0, OTHER, RIGHT, SM4_0, WRONG, PinPad, key, pin_issue, p
 
 from crypto.cryptogram import generate_arqc
 from crypto.diversification import derive_pboc_session_key, derive_udk
-from crypto.keys import KeyUsage
 from server.edge.admission import RPC_POLICIES
 
 PAN = "6217000010012345677"
@@ -50,7 +49,7 @@ def mac(number: int = 0) -> pb.CryptographyOperation:
 
 def one_of_each(core: Core, pad: PinPad) -> dict[str, Any]:
     """A valid request for each operation, on cards of their own; each answers the same when asked again."""
-    imk = core.store.open_key(core.store.active("imk-ac-tdes"), KeyUsage.IMK_AC)
+    imk = core.store.lend(core.store.active("imk-ac-tdes"))
     session_key = derive_pboc_session_key(derive_udk(imk, pan=PAN, psn="00"), atc=7)
     return {
         "verify_arqc": pb.VerifyArqcRequest(

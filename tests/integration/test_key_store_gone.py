@@ -20,6 +20,7 @@ from core_under_test import (
     authentication,
     deposit,
     distant_cutoff,
+    loss_report,
     name_and_number,
     purchase,
     refusal_of,
@@ -31,6 +32,7 @@ from onecard.v1 import (
     authorization_pb2_grpc,
     card_authentication_pb2,
     card_authentication_pb2_grpc,
+    cards_pb2_grpc,
     cryptography_pb2,
     cryptography_pb2_grpc,
     identity_pb2_grpc,
@@ -104,6 +106,7 @@ class Worker:
         self.line = line
         self.authorization = authorization_pb2_grpc.AuthorizationServiceStub(channel)
         self.authentication = card_authentication_pb2_grpc.CardAuthenticationServiceStub(channel)
+        self.cards = cards_pb2_grpc.CardServiceStub(channel)
         self.identity = identity_pb2_grpc.IdentityServiceStub(channel)
         self.cryptography = cryptography_pb2_grpc.CryptographyServiceStub(channel)
 
@@ -138,7 +141,7 @@ async def worker(core: Core, request: pytest.FixtureRequest) -> AsyncIterator[Wo
     line = StoreOnALine(core.store, is_blocking=request.param)
     catalogue, keys = Catalogue(core.database), KeyCalls(cast(KeyStore, line))
     await catalogue.refresh()
-    engine = build_engine(settings, worker_index=9)
+    engine = build_engine(settings, worker_index=9, keys_may_block=request.param)
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     registry = cast(ParticipantRegistry, OneParticipant())
@@ -265,6 +268,11 @@ async def test_slow_store_does_not_stop_the_worker(core: Core, worker: Worker) -
         worker.authorization.Authorize(purchase(core.card(), currency_code="USD"), timeout=CALL_S)
     )
     assert malformed.field == "currency_code"
+    # The one lane is free: deposits, and above all loss reports, do not wait for the key store.
+    paid = await worker.authorization.Authorize(deposit(core.card()), timeout=CALL_S)
+    assert paid.response_code == "00"
+    lost = core.card()
+    await worker.cards.ReportLoss(loss_report(lost), timeout=CALL_S)
     assert not slow.done()
     worker.line.passing.set()
     assert (await slow).response_code == "00"

@@ -2,22 +2,26 @@
 
 import asyncio
 import os
+import pty
 import re
 import secrets
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from core_under_test import Core
 from key_operators import Ceremony
+from onecard.v1 import keys_pb2 as pb
 from virtual_card import AIP, IAD, TRANSACTION_DATE, TVR, UNPREDICTABLE_NUMBER, VirtualCard
 
-from clients import key_commands
 from crypto.key_components import KeyComponent
 from crypto.key_store.software import SoftwareKeyStore
 from crypto.keys import Cipher, Key, KeyUsage
+from server.cli import keys as key_commands
+from server.cli import main
 from server.development_ca import issue_participant_certificate
 
 CHANGE_ID = re.compile(r"onecard keys approve (\S+)")
@@ -34,7 +38,7 @@ class Shell:
     async def run(self, operator: str, *arguments: str, stdin: str = "") -> Result:
         command = [*arguments, "--as", operator, "--data-dir", str(self.data_dir)]
         # The commands run an event loop of their own.
-        return await asyncio.to_thread(CliRunner().invoke, key_commands.main, command, input=stdin)
+        return await asyncio.to_thread(CliRunner().invoke, main, ["keys", *command], input=stdin)
 
     async def says(self, operator: str, *arguments: str, stdin: str = "") -> str:
         result = await self.run(operator, *arguments, stdin=stdin)
@@ -59,13 +63,14 @@ def shell(ceremony: Ceremony, key_core: Core) -> Shell:
 async def test_a_key_lives_and_dies_on_the_command_line(shell: Shell) -> None:
     name = "zpk-cli"
     said = await shell.done("generate", name, "--usage", "PIN_ENCRYPTION", "--exportable", *SM4_KEY)
-    assert re.fullmatch(rf"GENERATE done: {name}/1 PRE_ACTIVE, kcv [0-9A-F]{{6}}\n", said)
+    done = said.splitlines()[-1]
+    assert re.fullmatch(rf"GENERATE done: {name}/1 PRE_ACTIVE, kcv [0-9A-F]{{6}}", done)
     why = ("--why", "cli test")
     assert "ACTIVE" in await shell.done("activate", f"{name}/1", *why)
-    block = (await shell.done("export-block", f"{name}/1", "--under", "kbpk-sm4", *why)).splitlines()[1]
+    block = (await shell.done("export-block", f"{name}/1", "--under", "kbpk-sm4", *why)).splitlines()[-1]
     imported = await shell.done("import-block", f"{name}-twin", block, "--under", "kbpk-sm4/1", *why)
-    assert imported.startswith(f"IMPORT_BLOCK done: {name}-twin/1 PRE_ACTIVE")
-    assert imported.rpartition(" ")[2] == said.rpartition(" ")[2]
+    assert f"\nIMPORT_BLOCK done: {name}-twin/1 PRE_ACTIVE" in imported
+    assert imported.rpartition(" ")[2].strip() == done.rpartition(" ")[2]
     assert f"ROTATE done: {name}/2 ACTIVE" in await shell.done("rotate", name, *why)
     assert "VERIFY_ONLY" in await shell.done("retire", f"{name}/2", *why)
     assert "DESTROY done" in await shell.done("destroy", f"{name}/1", *why)
@@ -76,6 +81,55 @@ async def test_a_key_lives_and_dies_on_the_command_line(shell: Shell) -> None:
     audit = await shell.says(ONE, "audit", name)
     assert audit.count("PROPOSED") == audit.count("EXECUTED") == 7
     assert "CANCEL_DESTRUCTION" in await shell.says(TWO, "changes")
+
+
+async def test_an_approval_shows_first_what_is_approved(shell: Shell) -> None:
+    arguments = ("generate", "zpk-shown-cli", "--usage", "PIN_ENCRYPTION", "--exportable", *SM4_KEY)
+    change_id = CHANGE_ID.search(await shell.says(ONE, *arguments)).group(1)
+    assert "exportability=EXPORTABLE" in await shell.says(TWO, "changes", "--waiting")
+    lines = (await shell.says(TWO, "approve", change_id, "--yes")).splitlines()
+    assert lines[0] == "GENERATE of zpk-shown-cli: PROPOSED"
+    assert [line.split() for line in lines[1:5]] == [
+        ["usage", "PIN_ENCRYPTION"],
+        ["cipher", "SM4"],
+        ["key_bytes", "16"],
+        ["exportability", "EXPORTABLE"],
+    ]
+    assert lines[5].startswith(f"proposed by {ONE} at ")
+    assert lines[5].endswith(": cli test")
+    missing = await shell.run(TWO, "approve", "00000000-0000-0000-0000-00000000dead")
+    assert (missing.exit_code, missing.output) == (2, "onecard: no such change\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "flags", "exit_code"),
+    [("n", (), 2), ("y", (), 0), ("n", ("--yes",), 0)],
+    ids=["no", "yes", "flag"],
+)
+async def test_a_person_is_asked_before_the_approval(
+    shell: Shell, ceremony: Ceremony, answer: str, flags: tuple[str, ...], exit_code: int
+) -> None:
+    arguments = ("generate", "imk-asked", "--usage", "IMK_AC", *SM4_KEY)
+    change_id = CHANGE_ID.search(await shell.says(ONE, *arguments)).group(1)
+    command = [sys.executable, "-m", "server.cli", "keys", "approve", change_id, *flags, "--as", TWO]
+    command += ["--data-dir", str(shell.data_dir)]
+    person, terminal = pty.openpty()
+    try:
+        os.write(person, f"{answer}\n".encode())
+        done = await asyncio.to_thread(
+            subprocess.run, command, stdin=terminal, capture_output=True, text=True, check=False, timeout=60
+        )
+    finally:
+        os.close(person)
+        os.close(terminal)
+    assert done.returncode == exit_code, done.stderr
+    assert done.stdout.startswith("GENERATE of imk-asked: PROPOSED\n")
+    assert ("approve this?" in done.stdout) is not bool(flags)
+    expected = pb.KEY_CHANGE_STATE_PROPOSED if exit_code else pb.KEY_CHANGE_STATE_EXECUTED
+    assert (await ceremony.one.change(change_id)).state == expected
+    if exit_code:
+        assert done.stderr == "onecard: not approved\n"
+        await ceremony.one.reject(change_id)
 
 
 async def test_components_are_read_from_a_pipe_and_never_echoed(shell: Shell) -> None:
@@ -121,8 +175,8 @@ async def test_refusals_are_one_line_with_their_reason(shell: Shell) -> None:
     for arguments, reason in cases:
         result = await shell.run(*arguments)
         assert result.exit_code == 1, arguments
-        assert result.output.endswith(f"({reason})\n")
-        assert result.output.count("\n") == 1
+        assert result.stderr.endswith(f"({reason})\n")
+        assert result.stderr.count("\n") == 1
 
 
 async def test_a_wrong_configuration_is_one_line_and_exit_code_2(shell: Shell, tmp_path: Path) -> None:
@@ -165,21 +219,22 @@ async def test_the_whole_command_speaks_to_an_address_with_given_files(shell: Sh
 
 
 def test_a_key_store_is_made_once(tmp_path: Path) -> None:
-    command = ["initialise", "--data-dir", str(tmp_path)]
-    made = CliRunner().invoke(key_commands.main, command)
+    command = ["keys", "initialise", "--data-dir", str(tmp_path)]
+    made = CliRunner().invoke(main, command)
     assert (made.exit_code, made.output) == (0, f"key store made in {tmp_path / 'keys'}\n")
     kcvs = {info.ref: info.kcv for info in SoftwareKeyStore.open(tmp_path / "keys").describe()}
     assert len(kcvs) > 10
-    again = CliRunner().invoke(key_commands.main, command)
+    again = CliRunner().invoke(main, command)
     assert again.exit_code == 2
     assert again.output == f"onecard: key store: {tmp_path / 'keys'} already holds one\n"
     assert {info.ref: info.kcv for info in SoftwareKeyStore.open(tmp_path / "keys").describe()} == kcvs
 
 
 def test_every_command_has_a_help_text() -> None:
-    for name, command in key_commands.main.commands.items():
-        assert command.help, name
-    assert set(key_commands.main.commands) == {
+    context = click.Context(key_commands)
+    for name in key_commands.list_commands(context):
+        assert key_commands.get_command(context, name).help, name
+    assert set(key_commands.list_commands(context)) == {
         *("list", "changes", "audit", "generate", "import-components", "component", "import-block"),
         *("export-block", "activate", "rotate", "retire", "destroy", "cancel-destruction", "approve"),
         *("reject", "explain", "initialise"),

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from core_under_test import Core, new_id, refusal_of
 from integration.running_instance import Instance
-from key_operators import Ceremony, new_key, reference
+from key_operators import Ceremony, aged, new_key, reference
 from onecard.v1 import keys_pb2 as pb
 
 from crypto.key_block import unwrap_key
@@ -70,7 +70,7 @@ async def test_three_operators_bring_a_key_together(
     assert (done.key.kcv, done.key.version) == (whole.kcv(), 1)
     assert done.change.components_given == 3
     await ceremony.done(activate=pb.ActivateKey(key=reference(name, 1)))
-    assert fresh_store(key_core).open_key(KeyRef(name, 1), KeyUsage.IMK_AC) == whole
+    assert fresh_store(key_core)._list.entry(KeyRef(name, 1))[1] == whole
     # Components are dropped when the change is decided; who brought them stays.
     rows = await key_core.database.fetch(
         "SELECT component_sealed, participant_id FROM key_components WHERE change_id = $1"
@@ -197,7 +197,9 @@ async def test_a_key_travels_as_a_block_from_one_name_to_another(
     ]
     assert opened[0].key == opened[1].key
     details = [detail for step, _, detail in await ceremony.one.steps(name) if step == "EXECUTED"]
-    assert details[-2:] == [f"EXPORT_BLOCK kcv {key.kcv}", f"EXPORT_BLOCK kcv {key.kcv} again"]
+    exports = f"EXPORT_BLOCK kcv={key.kcv} {{}} under={kbpk.name}/1"
+    others = f"usage=PIN_ENCRYPTION cipher={suffix.upper()} exportability=EXPORTABLE"
+    assert details[-2:] == [exports.format(others), exports.format(others) + " again"]
     refusal = await refusal_of(ceremony.three.approve(proposed.change_id))
     assert refusal.reason == "KEY_CHANGE_STATE"
 
@@ -234,6 +236,50 @@ async def test_a_weaker_key_protects_no_stronger_one(ceremony: Ceremony) -> None
     proposed = await ceremony.one.propose(export_block=export)
     refusal = await refusal_of(ceremony.two.approve(proposed.change_id))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KEY_USAGE")
+    # Approved, and then refused for good: that is what the record says.
+    change = await ceremony.one.change(proposed.change_id)
+    assert (change.state, change.decided_by) == (pb.KEY_CHANGE_STATE_FAILED, "custodian-02")
+    steps = await ceremony.one.steps("zpk-strong")
+    assert [step for step, *_ in steps[-3:]] == ["PROPOSED", "APPROVED", "FAILED"]
+    assert steps[-1] == ("FAILED", "custodian-02", "EXPORT_BLOCK KEY_USAGE")
+    assert (await refusal_of(ceremony.two.approve(proposed.change_id))).reason == "KEY_CHANGE_STATE"
+
+
+async def test_the_protecting_key_is_the_one_that_was_proposed(ceremony: Ceremony) -> None:
+    """Also when version 0 was said, and another version is active by now."""
+    kbpk = await ceremony.active_key("kbpk-pinned", usage="KEY_BLOCK_PROTECTION", cipher="AES")
+    key = await ceremony.active_key("zpk-pinned", usage="PIN_ENCRYPTION", exportability=EXPORTABLE)
+    ref, under = reference("zpk-pinned", key.version), reference("kbpk-pinned")
+    export = pb.ExportKeyBlock(key=ref, under=under)
+    done, waiting = [await ceremony.one.propose(export_block=export) for _ in range(2)]
+    block = (await ceremony.two.approve(done.change_id)).key_block
+    imported = pb.ImportKeyBlock(name="zpk-pinned-twin", key_block=block, under=under)
+    to_import = await ceremony.one.propose(import_block=imported)
+    await ceremony.done(rotate=pb.RotateKey(name="kbpk-pinned"))
+    assert f"under=kbpk-pinned/{kbpk.version}" in waiting.details
+    for change in (done, waiting):
+        refusal = await refusal_of(ceremony.two.approve(change.change_id))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KEY_STATE")
+    assert (await ceremony.two.approve(to_import.change_id)).key.kcv == key.kcv
+
+
+async def test_an_exported_key_is_told_again_for_ten_minutes_only(ceremony: Ceremony, key_core: Core) -> None:
+    await ceremony.active_key("zpk-told", usage="PIN_ENCRYPTION", exportability=EXPORTABLE)
+    export = pb.ExportKeyBlock(key=reference("zpk-told", 1), under=reference("kbpk-sm4"))
+    done = await ceremony.done(export_block=export)
+    assert (await ceremony.two.approve(done.change.change_id)).key_block
+    await aged(key_core, done.change.change_id, "decided_at", "10 minutes")
+    refusal = await refusal_of(ceremony.two.approve(done.change.change_id))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KEY_CHANGE_STATE")
+
+
+async def test_no_key_leaves_under_itself_whatever_version_is_said(ceremony: Ceremony) -> None:
+    name = "kbpk-self"
+    await ceremony.active_key(name, usage="KEY_BLOCK_PROTECTION", cipher="AES", exportability=EXPORTABLE)
+    for version in (0, 1):
+        export = pb.ExportKeyBlock(key=reference(name, 1), under=reference(name, version))
+        refusal = await ceremony.refused(export_block=export)
+        assert (refusal.code, refusal.field) == (grpc.StatusCode.INVALID_ARGUMENT, "export_block.under")
 
 
 async def test_a_block_is_taken_only_for_a_name_it_fits(ceremony: Ceremony) -> None:

@@ -10,7 +10,6 @@ from pin_pad import OTHER, PINS, RIGHT
 from running_instance import Instance
 
 from crypto.key_store.software import SoftwareKeyStore
-from crypto.keys import KeyUsage
 from server.cards.synthetic import synthetic_pan
 
 
@@ -33,7 +32,7 @@ SPELLINGS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_key_is_found_in_every_spelling(store: SoftwareKeyStore, tmp_path: Path, spelling: str) -> None:
-    old = store.open_key(store.active("pvk"), KeyUsage.PIN_VERIFICATION_IBM3624).value
+    old = store.lend(store.active("pvk")).value
     store.rotate("pvk")
     text = b'{"message":"deriving with ' + SPELLINGS[spelling](old) + b' now"}\n'
     assert known_secrets.leaks(tmp_path, {"lines": text}) == ["lines holds key pvk version 1"]
@@ -77,7 +76,7 @@ def test_instance_that_wrote_a_secret_does_not_end_in_silence(
     instance = serve()
     instance.until_ready()
     store = SoftwareKeyStore.open(instance.data_dir / "keys")
-    value = store.open_key(store.active("zpk-aes"), KeyUsage.PIN_ENCRYPTION).value
+    value = store.lend(store.active("zpk-aes")).value
     with instance.written(stream).open("a") as written:
         written.write(f"debugging: {value.hex()}\n")
     with pytest.raises(AssertionError, match="key zpk-aes version 1"):

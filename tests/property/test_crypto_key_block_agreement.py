@@ -5,7 +5,7 @@ import random
 import psec
 import pytest
 
-from crypto.errors import KeyBlockInvalidError
+from crypto.errors import KeyBlockInvalidError, KeyUsageError
 from crypto.key_block import unwrap_key, wrap_key
 from crypto.key_block_header import ALGORITHM_CODES, USAGE_CODES
 from crypto.keys import Cipher, Exportability, Key, KeyUsage
@@ -85,7 +85,10 @@ def test_we_open_what_psec_wraps(draw, cipher, version):
             written.blocks[name] = text
         masked_size = draw.choice([None, len(key.value), 40])
         block = psec.tr31.wrap(kbpk.value, written, key.value, masked_size)
-        header, came_back = unwrap_key(kbpk, block)
+        if written.mode_of_use != code.modes[0]:
+            with pytest.raises(KeyUsageError):
+                unwrap_key(kbpk, block)
+        header, came_back = unwrap_key(kbpk, block, narrower_modes=written.mode_of_use)
         assert came_back == key
         assert header.mode_of_use == written.mode_of_use
         assert header.exportability.value == written.exportability

@@ -113,6 +113,8 @@ class _PinReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PinReason.V
     """A7: the block of the present or the new PIN does not decode under its key, format and PAN. Not counted as a try."""
     PIN_REASON_WRONG_PIN: _PinReason.ValueType  # 11
     """55: the PIN is wrong; counted."""
+    PIN_REASON_UNBLOCKS_EXCEEDED: _PinReason.ValueType  # 12
+    """75: the PIN was unblocked five times without a right PIN between: only IssuePin helps. UnblockPin only."""
 
 class PinReason(_PinReason, metaclass=_PinReasonEnumTypeWrapper):
     """Why a PIN was or was not accepted, in ascending order of precedence, with its response code (DE 39)."""
@@ -141,6 +143,8 @@ PIN_REASON_PIN_BLOCK_INVALID: PinReason.ValueType  # 10
 """A7: the block of the present or the new PIN does not decode under its key, format and PAN. Not counted as a try."""
 PIN_REASON_WRONG_PIN: PinReason.ValueType  # 11
 """55: the PIN is wrong; counted."""
+PIN_REASON_UNBLOCKS_EXCEEDED: PinReason.ValueType  # 12
+"""75: the PIN was unblocked five times without a right PIN between: only IssuePin helps. UnblockPin only."""
 Global___PinReason: _TypeAlias = PinReason  # noqa: Y015
 
 class _MacPadding:
@@ -1229,7 +1233,7 @@ class CryptographyStreamRequest(_message.Message):
     """Number of the frame, chosen by the caller and handed back."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___CryptographyOperation]:
-        """1 to 256 operations."""
+        """1 to 256 operations; the messages of their MACs together at most 256 KiB."""
 
     def __init__(
         self,

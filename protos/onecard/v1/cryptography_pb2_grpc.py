@@ -134,7 +134,8 @@ class CryptographyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyPin(self, request, context):
-        """Checks the PIN of a card of this core. Three wrong ones in a row block the PIN. Grant: `verify_pin`.
+        """Checks the PIN of a card of this core. Three wrong ones in a row block the PIN. Its block must be bound to the PAN.
+        Grant: `verify_pin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,7 +149,8 @@ class CryptographyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnblockPin(self, request, context):
-        """Sets the counter of wrong tries back to zero; the PIN stays. Grant: `unblock_pin`.
+        """Sets the counter of wrong tries back to zero; the PIN stays. At most five times until the PIN is right once, so that
+        nobody who may unblock gets to guess for ever. Grant: `unblock_pin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +166,7 @@ class CryptographyServiceServicer:
 
     def TranslatePin(self, request, context):
         """Moves a PIN from one key and format to others, never to a weaker format and never to another card: one PAN stands
-        for both sides. FAILED_PRECONDITION `PIN_FORMAT_WEAKER`; INVALID_ARGUMENT `PIN_BLOCK_INVALID` for a block that
+        for both sides. A format 0 block whose PAN differs before the last digits may still decode, to another PIN. FAILED_PRECONDITION `PIN_FORMAT_WEAKER`; INVALID_ARGUMENT `PIN_BLOCK_INVALID` for a block that
         does not decode. Grant: `translate_pin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -37,18 +37,22 @@ class CryptographyServiceStub:
     is the caller's; for cards of this core use CardAuthenticationService. Grant: `verify_arqc`.
     """
     VerifyPin: _aio.UnaryUnaryMultiCallable[_cryptography_pb2.VerifyPinRequest, _cryptography_pb2.VerifyPinResponse]
-    """Checks the PIN of a card of this core. Three wrong ones in a row block the PIN. Grant: `verify_pin`."""
+    """Checks the PIN of a card of this core. Three wrong ones in a row block the PIN. Its block must be bound to the PAN.
+    Grant: `verify_pin`.
+    """
     ChangePin: _aio.UnaryUnaryMultiCallable[_cryptography_pb2.ChangePinRequest, _cryptography_pb2.ChangePinResponse]
     """Changes the PIN of a card of this core; the present PIN counts as in VerifyPin. Grant: `change_pin`."""
     UnblockPin: _aio.UnaryUnaryMultiCallable[_cryptography_pb2.UnblockPinRequest, _cryptography_pb2.UnblockPinResponse]
-    """Sets the counter of wrong tries back to zero; the PIN stays. Grant: `unblock_pin`."""
+    """Sets the counter of wrong tries back to zero; the PIN stays. At most five times until the PIN is right once, so that
+    nobody who may unblock gets to guess for ever. Grant: `unblock_pin`.
+    """
     IssuePin: _aio.UnaryUnaryMultiCallable[_cryptography_pb2.IssuePinRequest, _cryptography_pb2.IssuePinResponse]
     """Gives a card of this core a random PIN, told as an encrypted block for the PIN mailer; the PIN before it is void
     and the counter zero. Grant: `issue_pin`.
     """
     TranslatePin: _aio.UnaryUnaryMultiCallable[_cryptography_pb2.TranslatePinRequest, _cryptography_pb2.TranslatePinResponse]
     """Moves a PIN from one key and format to others, never to a weaker format and never to another card: one PAN stands
-    for both sides. FAILED_PRECONDITION `PIN_FORMAT_WEAKER`; INVALID_ARGUMENT `PIN_BLOCK_INVALID` for a block that
+    for both sides. A format 0 block whose PAN differs before the last digits may still decode, to another PIN. FAILED_PRECONDITION `PIN_FORMAT_WEAKER`; INVALID_ARGUMENT `PIN_BLOCK_INVALID` for a block that
     does not decode. Grant: `translate_pin`.
     """
     GenerateMac: _aio.UnaryUnaryMultiCallable[_cryptography_pb2.GenerateMacRequest, _cryptography_pb2.GenerateMacResponse]
@@ -102,7 +106,9 @@ class CryptographyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cryptography_pb2.VerifyPinRequest,
         context: _aio.ServicerContext[_cryptography_pb2.VerifyPinRequest, _abc.Awaitable[_cryptography_pb2.VerifyPinResponse]],
     ) -> _abc.Awaitable[_cryptography_pb2.VerifyPinResponse]:
-        """Checks the PIN of a card of this core. Three wrong ones in a row block the PIN. Grant: `verify_pin`."""
+        """Checks the PIN of a card of this core. Three wrong ones in a row block the PIN. Its block must be bound to the PAN.
+        Grant: `verify_pin`.
+        """
 
     @_abc_1.abstractmethod
     def ChangePin(
@@ -118,7 +124,9 @@ class CryptographyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cryptography_pb2.UnblockPinRequest,
         context: _aio.ServicerContext[_cryptography_pb2.UnblockPinRequest, _abc.Awaitable[_cryptography_pb2.UnblockPinResponse]],
     ) -> _abc.Awaitable[_cryptography_pb2.UnblockPinResponse]:
-        """Sets the counter of wrong tries back to zero; the PIN stays. Grant: `unblock_pin`."""
+        """Sets the counter of wrong tries back to zero; the PIN stays. At most five times until the PIN is right once, so that
+        nobody who may unblock gets to guess for ever. Grant: `unblock_pin`.
+        """
 
     @_abc_1.abstractmethod
     def IssuePin(
@@ -137,7 +145,7 @@ class CryptographyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_cryptography_pb2.TranslatePinRequest, _abc.Awaitable[_cryptography_pb2.TranslatePinResponse]],
     ) -> _abc.Awaitable[_cryptography_pb2.TranslatePinResponse]:
         """Moves a PIN from one key and format to others, never to a weaker format and never to another card: one PAN stands
-        for both sides. FAILED_PRECONDITION `PIN_FORMAT_WEAKER`; INVALID_ARGUMENT `PIN_BLOCK_INVALID` for a block that
+        for both sides. A format 0 block whose PAN differs before the last digits may still decode, to another PIN. FAILED_PRECONDITION `PIN_FORMAT_WEAKER`; INVALID_ARGUMENT `PIN_BLOCK_INVALID` for a block that
         does not decode. Grant: `translate_pin`.
         """
 

@@ -26,23 +26,23 @@ from onecard.v1 import common_pb2 as onecard_dot_v1_dot_common__pb2
 from onecard.v1 import cryptography_pb2 as onecard_dot_v1_dot_cryptography__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15onecard/v1/keys.proto\x12\nonecard.v1\x1a\x17onecard/v1/common.proto\x1a\x1donecard/v1/cryptography.proto\"\xa0\x02\n\x0eKeyDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05usage\x18\x03 \x01(\t\x12%\n\x06\x63ipher\x18\x04 \x01(\x0e\x32\x15.onecard.v1.KeyCipher\x12\x0b\n\x03kcv\x18\x05 \x01(\t\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.onecard.v1.KeyLifeState\x12\x33\n\rexportability\x18\x07 \x01(\x0e\x32\x1c.onecard.v1.KeyExportability\x12\x32\n\x0f\x63\x61rd_key_option\x18\x08 \x01(\x0e\x32\x19.onecard.v1.CardKeyOption\x12\x1a\n\x12\x64\x65stroy_at_unix_ms\x18\t \x01(\x03\"\xcd\x01\n\x0bGenerateKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05usage\x18\x02 \x01(\t\x12%\n\x06\x63ipher\x18\x03 \x01(\x0e\x32\x15.onecard.v1.KeyCipher\x12\x11\n\tkey_bytes\x18\x04 \x01(\r\x12\x33\n\rexportability\x18\x05 \x01(\x0e\x32\x1c.onecard.v1.KeyExportability\x12\x32\n\x0f\x63\x61rd_key_option\x18\x06 \x01(\x0e\x32\x19.onecard.v1.CardKeyOption\"\\\n\x13ImportKeyComponents\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.onecard.v1.GenerateKey\x12\x12\n\ncomponents\x18\x02 \x01(\r\x12\x0b\n\x03kcv\x18\x03 \x01(\t\"\x8e\x01\n\x0eImportKeyBlock\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tkey_block\x18\x02 \x01(\t\x12\'\n\x05under\x18\x03 \x01(\x0b\x32\x18.onecard.v1.KeyReference\x12\x32\n\x0f\x63\x61rd_key_option\x18\x04 \x01(\x0e\x32\x19.onecard.v1.CardKeyOption\"`\n\x0e\x45xportKeyBlock\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\x12\'\n\x05under\x18\x02 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"4\n\x0b\x41\x63tivateKey\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"\x19\n\tRotateKey\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\tRetireKey\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"3\n\nDestroyKey\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"=\n\x14\x43\x61ncelKeyDestruction\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"\x8b\x04\n\x17ProposeKeyChangeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rjustification\x18\x02 \x01(\t\x12+\n\x08generate\x18\x03 \x01(\x0b\x32\x17.onecard.v1.GenerateKeyH\x00\x12<\n\x11import_components\x18\x04 \x01(\x0b\x32\x1f.onecard.v1.ImportKeyComponentsH\x00\x12\x32\n\x0cimport_block\x18\x05 \x01(\x0b\x32\x1a.onecard.v1.ImportKeyBlockH\x00\x12\x32\n\x0c\x65xport_block\x18\x06 \x01(\x0b\x32\x1a.onecard.v1.ExportKeyBlockH\x00\x12+\n\x08\x61\x63tivate\x18\x07 \x01(\x0b\x32\x17.onecard.v1.ActivateKeyH\x00\x12\'\n\x06rotate\x18\x08 \x01(\x0b\x32\x15.onecard.v1.RotateKeyH\x00\x12\'\n\x06retire\x18\t \x01(\x0b\x32\x15.onecard.v1.RetireKeyH\x00\x12)\n\x07\x64\x65stroy\x18\n \x01(\x0b\x32\x16.onecard.v1.DestroyKeyH\x00\x12>\n\x12\x63\x61ncel_destruction\x18\x0b \x01(\x0b\x32 .onecard.v1.CancelKeyDestructionH\x00\x42\x08\n\x06\x63hange\"\xac\x02\n\tKeyChange\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08key_name\x18\x03 \x01(\t\x12\x13\n\x0bkey_version\x18\x04 \x01(\r\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.onecard.v1.KeyChangeState\x12\x15\n\rjustification\x18\x06 \x01(\t\x12\x13\n\x0bproposed_by\x18\x07 \x01(\t\x12\x12\n\ndecided_by\x18\x08 \x01(\t\x12\x1b\n\x13proposed_at_unix_ms\x18\t \x01(\x03\x12\x1a\n\x12\x64\x65\x63ided_at_unix_ms\x18\n \x01(\x03\x12\x19\n\x11\x63omponents_needed\x18\x0b \x01(\r\x12\x18\n\x10\x63omponents_given\x18\x0c \x01(\r\"A\n\x18ProposeKeyChangeResponse\x12%\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x15.onecard.v1.KeyChange\"U\n\x19SubmitKeyComponentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\x12\x11\n\tcomponent\x18\x03 \x01(\x0c\"O\n\x1aSubmitKeyComponentResponse\x12\x15\n\rcomponent_kcv\x18\x01 \x01(\t\x12\x1a\n\x12\x63omponents_missing\x18\x02 \x01(\r\",\n\x17\x41pproveKeyChangeRequest\x12\x11\n\tchange_id\x18\x01 \x01(\t\"}\n\x18\x41pproveKeyChangeResponse\x12%\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x15.onecard.v1.KeyChange\x12\'\n\x03key\x18\x02 \x01(\x0b\x32\x1a.onecard.v1.KeyDescription\x12\x11\n\tkey_block\x18\x03 \x01(\t\"+\n\x16RejectKeyChangeRequest\x12\x11\n\tchange_id\x18\x01 \x01(\t\"@\n\x17RejectKeyChangeResponse\x12%\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x15.onecard.v1.KeyChange\"\x11\n\x0fListKeysRequest\"<\n\x10ListKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.onecard.v1.KeyDescription\"U\n\x15ListKeyChangesRequest\x12\x15\n\ronly_proposed\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x16ListKeyChangesResponse\x12&\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x15.onecard.v1.KeyChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x13ListKeyAuditRequest\x12\x10\n\x08key_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xab\x01\n\rKeyAuditEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\x03\x12\x1b\n\x13recorded_at_unix_ms\x18\x02 \x01(\x03\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x13\n\x0bparticipant\x18\x04 \x01(\t\x12\x11\n\tchange_id\x18\x05 \x01(\t\x12\x10\n\x08key_name\x18\x06 \x01(\t\x12\x13\n\x0bkey_version\x18\x07 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\"[\n\x14ListKeyAuditResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.onecard.v1.KeyAuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x01\n\x12\x45xplainArqcRequest\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\x12\x0b\n\x03pan\x18\x02 \x01(\t\x12\x0b\n\x03psn\x18\x03 \x01(\t\x12(\n\x04\x63hip\x18\x04 \x01(\x0b\x32\x1a.onecard.v1.ChipCryptogram\x12\x14\n\x0c\x61mount_minor\x18\x05 \x01(\x03\x12\x38\n\x12session_key_method\x18\x06 \x01(\x0e\x32\x1c.onecard.v1.SessionKeyMethod\"I\n\x13\x45xplainArqcResponse\x12\x0f\n\x07\x66inding\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x03(\t\x12\x0f\n\x07\x66itting\x18\x03 \x03(\t*}\n\tKeyCipher\x12\x1a\n\x16KEY_CIPHER_UNSPECIFIED\x10\x00\x12\x12\n\x0eKEY_CIPHER_SM4\x10\x01\x12\x13\n\x0fKEY_CIPHER_TDES\x10\x02\x12\x12\n\x0eKEY_CIPHER_AES\x10\x03\x12\x17\n\x13KEY_CIPHER_HMAC_SM3\x10\x04*\xa6\x01\n\x0cKeyLifeState\x12\x1e\n\x1aKEY_LIFE_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19KEY_LIFE_STATE_PRE_ACTIVE\x10\x01\x12\x19\n\x15KEY_LIFE_STATE_ACTIVE\x10\x02\x12\x1e\n\x1aKEY_LIFE_STATE_VERIFY_ONLY\x10\x03\x12\x1c\n\x18KEY_LIFE_STATE_DESTROYED\x10\x04*}\n\x10KeyExportability\x12!\n\x1dKEY_EXPORTABILITY_UNSPECIFIED\x10\x00\x12 \n\x1cKEY_EXPORTABILITY_EXPORTABLE\x10\x01\x12$\n KEY_EXPORTABILITY_NON_EXPORTABLE\x10\x02*^\n\rCardKeyOption\x12\x1f\n\x1b\x43\x41RD_KEY_OPTION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41RD_KEY_OPTION_A\x10\x01\x12\x15\n\x11\x43\x41RD_KEY_OPTION_B\x10\x02*\xad\x01\n\x0eKeyChangeState\x12 \n\x1cKEY_CHANGE_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19KEY_CHANGE_STATE_PROPOSED\x10\x01\x12\x1d\n\x19KEY_CHANGE_STATE_EXECUTED\x10\x02\x12\x1d\n\x19KEY_CHANGE_STATE_REJECTED\x10\x03\x12\x1c\n\x18KEY_CHANGE_STATE_EXPIRED\x10\x04\x32\xce\x05\n\nKeyService\x12\x45\n\x08ListKeys\x12\x1b.onecard.v1.ListKeysRequest\x1a\x1c.onecard.v1.ListKeysResponse\x12]\n\x10ProposeKeyChange\x12#.onecard.v1.ProposeKeyChangeRequest\x1a$.onecard.v1.ProposeKeyChangeResponse\x12\x63\n\x12SubmitKeyComponent\x12%.onecard.v1.SubmitKeyComponentRequest\x1a&.onecard.v1.SubmitKeyComponentResponse\x12]\n\x10\x41pproveKeyChange\x12#.onecard.v1.ApproveKeyChangeRequest\x1a$.onecard.v1.ApproveKeyChangeResponse\x12Z\n\x0fRejectKeyChange\x12\".onecard.v1.RejectKeyChangeRequest\x1a#.onecard.v1.RejectKeyChangeResponse\x12W\n\x0eListKeyChanges\x12!.onecard.v1.ListKeyChangesRequest\x1a\".onecard.v1.ListKeyChangesResponse\x12Q\n\x0cListKeyAudit\x12\x1f.onecard.v1.ListKeyAuditRequest\x1a .onecard.v1.ListKeyAuditResponse\x12N\n\x0b\x45xplainArqc\x12\x1e.onecard.v1.ExplainArqcRequest\x1a\x1f.onecard.v1.ExplainArqcResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15onecard/v1/keys.proto\x12\nonecard.v1\x1a\x17onecard/v1/common.proto\x1a\x1donecard/v1/cryptography.proto\"\xa0\x02\n\x0eKeyDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\r\n\x05usage\x18\x03 \x01(\t\x12%\n\x06\x63ipher\x18\x04 \x01(\x0e\x32\x15.onecard.v1.KeyCipher\x12\x0b\n\x03kcv\x18\x05 \x01(\t\x12\'\n\x05state\x18\x06 \x01(\x0e\x32\x18.onecard.v1.KeyLifeState\x12\x33\n\rexportability\x18\x07 \x01(\x0e\x32\x1c.onecard.v1.KeyExportability\x12\x32\n\x0f\x63\x61rd_key_option\x18\x08 \x01(\x0e\x32\x19.onecard.v1.CardKeyOption\x12\x1a\n\x12\x64\x65stroy_at_unix_ms\x18\t \x01(\x03\"\xcd\x01\n\x0bGenerateKey\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05usage\x18\x02 \x01(\t\x12%\n\x06\x63ipher\x18\x03 \x01(\x0e\x32\x15.onecard.v1.KeyCipher\x12\x11\n\tkey_bytes\x18\x04 \x01(\r\x12\x33\n\rexportability\x18\x05 \x01(\x0e\x32\x1c.onecard.v1.KeyExportability\x12\x32\n\x0f\x63\x61rd_key_option\x18\x06 \x01(\x0e\x32\x19.onecard.v1.CardKeyOption\"\\\n\x13ImportKeyComponents\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.onecard.v1.GenerateKey\x12\x12\n\ncomponents\x18\x02 \x01(\r\x12\x0b\n\x03kcv\x18\x03 \x01(\t\"\x8e\x01\n\x0eImportKeyBlock\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tkey_block\x18\x02 \x01(\t\x12\'\n\x05under\x18\x03 \x01(\x0b\x32\x18.onecard.v1.KeyReference\x12\x32\n\x0f\x63\x61rd_key_option\x18\x04 \x01(\x0e\x32\x19.onecard.v1.CardKeyOption\"`\n\x0e\x45xportKeyBlock\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\x12\'\n\x05under\x18\x02 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"4\n\x0b\x41\x63tivateKey\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"\x19\n\tRotateKey\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\tRetireKey\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"3\n\nDestroyKey\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"=\n\x14\x43\x61ncelKeyDestruction\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\"\x8b\x04\n\x17ProposeKeyChangeRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rjustification\x18\x02 \x01(\t\x12+\n\x08generate\x18\x03 \x01(\x0b\x32\x17.onecard.v1.GenerateKeyH\x00\x12<\n\x11import_components\x18\x04 \x01(\x0b\x32\x1f.onecard.v1.ImportKeyComponentsH\x00\x12\x32\n\x0cimport_block\x18\x05 \x01(\x0b\x32\x1a.onecard.v1.ImportKeyBlockH\x00\x12\x32\n\x0c\x65xport_block\x18\x06 \x01(\x0b\x32\x1a.onecard.v1.ExportKeyBlockH\x00\x12+\n\x08\x61\x63tivate\x18\x07 \x01(\x0b\x32\x17.onecard.v1.ActivateKeyH\x00\x12\'\n\x06rotate\x18\x08 \x01(\x0b\x32\x15.onecard.v1.RotateKeyH\x00\x12\'\n\x06retire\x18\t \x01(\x0b\x32\x15.onecard.v1.RetireKeyH\x00\x12)\n\x07\x64\x65stroy\x18\n \x01(\x0b\x32\x16.onecard.v1.DestroyKeyH\x00\x12>\n\x12\x63\x61ncel_destruction\x18\x0b \x01(\x0b\x32 .onecard.v1.CancelKeyDestructionH\x00\x42\x08\n\x06\x63hange\"\xbd\x02\n\tKeyChange\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08key_name\x18\x03 \x01(\t\x12\x13\n\x0bkey_version\x18\x04 \x01(\r\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.onecard.v1.KeyChangeState\x12\x15\n\rjustification\x18\x06 \x01(\t\x12\x13\n\x0bproposed_by\x18\x07 \x01(\t\x12\x12\n\ndecided_by\x18\x08 \x01(\t\x12\x1b\n\x13proposed_at_unix_ms\x18\t \x01(\x03\x12\x1a\n\x12\x64\x65\x63ided_at_unix_ms\x18\n \x01(\x03\x12\x19\n\x11\x63omponents_needed\x18\x0b \x01(\r\x12\x18\n\x10\x63omponents_given\x18\x0c \x01(\r\x12\x0f\n\x07\x64\x65tails\x18\r \x03(\t\"A\n\x18ProposeKeyChangeResponse\x12%\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x15.onecard.v1.KeyChange\"U\n\x19SubmitKeyComponentRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tchange_id\x18\x02 \x01(\t\x12\x11\n\tcomponent\x18\x03 \x01(\x0c\"O\n\x1aSubmitKeyComponentResponse\x12\x15\n\rcomponent_kcv\x18\x01 \x01(\t\x12\x1a\n\x12\x63omponents_missing\x18\x02 \x01(\r\",\n\x17\x41pproveKeyChangeRequest\x12\x11\n\tchange_id\x18\x01 \x01(\t\"}\n\x18\x41pproveKeyChangeResponse\x12%\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x15.onecard.v1.KeyChange\x12\'\n\x03key\x18\x02 \x01(\x0b\x32\x1a.onecard.v1.KeyDescription\x12\x11\n\tkey_block\x18\x03 \x01(\t\"+\n\x16RejectKeyChangeRequest\x12\x11\n\tchange_id\x18\x01 \x01(\t\"@\n\x17RejectKeyChangeResponse\x12%\n\x06\x63hange\x18\x01 \x01(\x0b\x32\x15.onecard.v1.KeyChange\"\x11\n\x0fListKeysRequest\"<\n\x10ListKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.onecard.v1.KeyDescription\"U\n\x15ListKeyChangesRequest\x12\x15\n\ronly_proposed\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x16ListKeyChangesResponse\x12&\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x15.onecard.v1.KeyChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x13ListKeyAuditRequest\x12\x10\n\x08key_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xab\x01\n\rKeyAuditEntry\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\x03\x12\x1b\n\x13recorded_at_unix_ms\x18\x02 \x01(\x03\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x13\n\x0bparticipant\x18\x04 \x01(\t\x12\x11\n\tchange_id\x18\x05 \x01(\t\x12\x10\n\x08key_name\x18\x06 \x01(\t\x12\x13\n\x0bkey_version\x18\x07 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\"[\n\x14ListKeyAuditResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.onecard.v1.KeyAuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcf\x01\n\x12\x45xplainArqcRequest\x12%\n\x03key\x18\x01 \x01(\x0b\x32\x18.onecard.v1.KeyReference\x12\x0b\n\x03pan\x18\x02 \x01(\t\x12\x0b\n\x03psn\x18\x03 \x01(\t\x12(\n\x04\x63hip\x18\x04 \x01(\x0b\x32\x1a.onecard.v1.ChipCryptogram\x12\x14\n\x0c\x61mount_minor\x18\x05 \x01(\x03\x12\x38\n\x12session_key_method\x18\x06 \x01(\x0e\x32\x1c.onecard.v1.SessionKeyMethod\"I\n\x13\x45xplainArqcResponse\x12\x0f\n\x07\x66inding\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x03(\t\x12\x0f\n\x07\x66itting\x18\x03 \x03(\t*}\n\tKeyCipher\x12\x1a\n\x16KEY_CIPHER_UNSPECIFIED\x10\x00\x12\x12\n\x0eKEY_CIPHER_SM4\x10\x01\x12\x13\n\x0fKEY_CIPHER_TDES\x10\x02\x12\x12\n\x0eKEY_CIPHER_AES\x10\x03\x12\x17\n\x13KEY_CIPHER_HMAC_SM3\x10\x04*\xa6\x01\n\x0cKeyLifeState\x12\x1e\n\x1aKEY_LIFE_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19KEY_LIFE_STATE_PRE_ACTIVE\x10\x01\x12\x19\n\x15KEY_LIFE_STATE_ACTIVE\x10\x02\x12\x1e\n\x1aKEY_LIFE_STATE_VERIFY_ONLY\x10\x03\x12\x1c\n\x18KEY_LIFE_STATE_DESTROYED\x10\x04*}\n\x10KeyExportability\x12!\n\x1dKEY_EXPORTABILITY_UNSPECIFIED\x10\x00\x12 \n\x1cKEY_EXPORTABILITY_EXPORTABLE\x10\x01\x12$\n KEY_EXPORTABILITY_NON_EXPORTABLE\x10\x02*^\n\rCardKeyOption\x12\x1f\n\x1b\x43\x41RD_KEY_OPTION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43\x41RD_KEY_OPTION_A\x10\x01\x12\x15\n\x11\x43\x41RD_KEY_OPTION_B\x10\x02*\xe9\x01\n\x0eKeyChangeState\x12 \n\x1cKEY_CHANGE_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19KEY_CHANGE_STATE_PROPOSED\x10\x01\x12\x1d\n\x19KEY_CHANGE_STATE_EXECUTED\x10\x02\x12\x1d\n\x19KEY_CHANGE_STATE_REJECTED\x10\x03\x12\x1c\n\x18KEY_CHANGE_STATE_EXPIRED\x10\x04\x12\x1d\n\x19KEY_CHANGE_STATE_APPROVED\x10\x05\x12\x1b\n\x17KEY_CHANGE_STATE_FAILED\x10\x06\x32\xce\x05\n\nKeyService\x12\x45\n\x08ListKeys\x12\x1b.onecard.v1.ListKeysRequest\x1a\x1c.onecard.v1.ListKeysResponse\x12]\n\x10ProposeKeyChange\x12#.onecard.v1.ProposeKeyChangeRequest\x1a$.onecard.v1.ProposeKeyChangeResponse\x12\x63\n\x12SubmitKeyComponent\x12%.onecard.v1.SubmitKeyComponentRequest\x1a&.onecard.v1.SubmitKeyComponentResponse\x12]\n\x10\x41pproveKeyChange\x12#.onecard.v1.ApproveKeyChangeRequest\x1a$.onecard.v1.ApproveKeyChangeResponse\x12Z\n\x0fRejectKeyChange\x12\".onecard.v1.RejectKeyChangeRequest\x1a#.onecard.v1.RejectKeyChangeResponse\x12W\n\x0eListKeyChanges\x12!.onecard.v1.ListKeyChangesRequest\x1a\".onecard.v1.ListKeyChangesResponse\x12Q\n\x0cListKeyAudit\x12\x1f.onecard.v1.ListKeyAuditRequest\x1a .onecard.v1.ListKeyAuditResponse\x12N\n\x0b\x45xplainArqc\x12\x1e.onecard.v1.ExplainArqcRequest\x1a\x1f.onecard.v1.ExplainArqcResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'onecard.v1.keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYCIPHER']._serialized_start=3417
-  _globals['_KEYCIPHER']._serialized_end=3542
-  _globals['_KEYLIFESTATE']._serialized_start=3545
-  _globals['_KEYLIFESTATE']._serialized_end=3711
-  _globals['_KEYEXPORTABILITY']._serialized_start=3713
-  _globals['_KEYEXPORTABILITY']._serialized_end=3838
-  _globals['_CARDKEYOPTION']._serialized_start=3840
-  _globals['_CARDKEYOPTION']._serialized_end=3934
-  _globals['_KEYCHANGESTATE']._serialized_start=3937
-  _globals['_KEYCHANGESTATE']._serialized_end=4110
+  _globals['_KEYCIPHER']._serialized_start=3434
+  _globals['_KEYCIPHER']._serialized_end=3559
+  _globals['_KEYLIFESTATE']._serialized_start=3562
+  _globals['_KEYLIFESTATE']._serialized_end=3728
+  _globals['_KEYEXPORTABILITY']._serialized_start=3730
+  _globals['_KEYEXPORTABILITY']._serialized_end=3855
+  _globals['_CARDKEYOPTION']._serialized_start=3857
+  _globals['_CARDKEYOPTION']._serialized_end=3951
+  _globals['_KEYCHANGESTATE']._serialized_start=3954
+  _globals['_KEYCHANGESTATE']._serialized_end=4187
   _globals['_KEYDESCRIPTION']._serialized_start=94
   _globals['_KEYDESCRIPTION']._serialized_end=382
   _globals['_GENERATEKEY']._serialized_start=385
@@ -66,39 +66,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROPOSEKEYCHANGEREQUEST']._serialized_start=1179
   _globals['_PROPOSEKEYCHANGEREQUEST']._serialized_end=1702
   _globals['_KEYCHANGE']._serialized_start=1705
-  _globals['_KEYCHANGE']._serialized_end=2005
-  _globals['_PROPOSEKEYCHANGERESPONSE']._serialized_start=2007
-  _globals['_PROPOSEKEYCHANGERESPONSE']._serialized_end=2072
-  _globals['_SUBMITKEYCOMPONENTREQUEST']._serialized_start=2074
-  _globals['_SUBMITKEYCOMPONENTREQUEST']._serialized_end=2159
-  _globals['_SUBMITKEYCOMPONENTRESPONSE']._serialized_start=2161
-  _globals['_SUBMITKEYCOMPONENTRESPONSE']._serialized_end=2240
-  _globals['_APPROVEKEYCHANGEREQUEST']._serialized_start=2242
-  _globals['_APPROVEKEYCHANGEREQUEST']._serialized_end=2286
-  _globals['_APPROVEKEYCHANGERESPONSE']._serialized_start=2288
-  _globals['_APPROVEKEYCHANGERESPONSE']._serialized_end=2413
-  _globals['_REJECTKEYCHANGEREQUEST']._serialized_start=2415
-  _globals['_REJECTKEYCHANGEREQUEST']._serialized_end=2458
-  _globals['_REJECTKEYCHANGERESPONSE']._serialized_start=2460
-  _globals['_REJECTKEYCHANGERESPONSE']._serialized_end=2524
-  _globals['_LISTKEYSREQUEST']._serialized_start=2526
-  _globals['_LISTKEYSREQUEST']._serialized_end=2543
-  _globals['_LISTKEYSRESPONSE']._serialized_start=2545
-  _globals['_LISTKEYSRESPONSE']._serialized_end=2605
-  _globals['_LISTKEYCHANGESREQUEST']._serialized_start=2607
-  _globals['_LISTKEYCHANGESREQUEST']._serialized_end=2692
-  _globals['_LISTKEYCHANGESRESPONSE']._serialized_start=2694
-  _globals['_LISTKEYCHANGESRESPONSE']._serialized_end=2783
-  _globals['_LISTKEYAUDITREQUEST']._serialized_start=2785
-  _globals['_LISTKEYAUDITREQUEST']._serialized_end=2863
-  _globals['_KEYAUDITENTRY']._serialized_start=2866
-  _globals['_KEYAUDITENTRY']._serialized_end=3037
-  _globals['_LISTKEYAUDITRESPONSE']._serialized_start=3039
-  _globals['_LISTKEYAUDITRESPONSE']._serialized_end=3130
-  _globals['_EXPLAINARQCREQUEST']._serialized_start=3133
-  _globals['_EXPLAINARQCREQUEST']._serialized_end=3340
-  _globals['_EXPLAINARQCRESPONSE']._serialized_start=3342
-  _globals['_EXPLAINARQCRESPONSE']._serialized_end=3415
-  _globals['_KEYSERVICE']._serialized_start=4113
-  _globals['_KEYSERVICE']._serialized_end=4831
+  _globals['_KEYCHANGE']._serialized_end=2022
+  _globals['_PROPOSEKEYCHANGERESPONSE']._serialized_start=2024
+  _globals['_PROPOSEKEYCHANGERESPONSE']._serialized_end=2089
+  _globals['_SUBMITKEYCOMPONENTREQUEST']._serialized_start=2091
+  _globals['_SUBMITKEYCOMPONENTREQUEST']._serialized_end=2176
+  _globals['_SUBMITKEYCOMPONENTRESPONSE']._serialized_start=2178
+  _globals['_SUBMITKEYCOMPONENTRESPONSE']._serialized_end=2257
+  _globals['_APPROVEKEYCHANGEREQUEST']._serialized_start=2259
+  _globals['_APPROVEKEYCHANGEREQUEST']._serialized_end=2303
+  _globals['_APPROVEKEYCHANGERESPONSE']._serialized_start=2305
+  _globals['_APPROVEKEYCHANGERESPONSE']._serialized_end=2430
+  _globals['_REJECTKEYCHANGEREQUEST']._serialized_start=2432
+  _globals['_REJECTKEYCHANGEREQUEST']._serialized_end=2475
+  _globals['_REJECTKEYCHANGERESPONSE']._serialized_start=2477
+  _globals['_REJECTKEYCHANGERESPONSE']._serialized_end=2541
+  _globals['_LISTKEYSREQUEST']._serialized_start=2543
+  _globals['_LISTKEYSREQUEST']._serialized_end=2560
+  _globals['_LISTKEYSRESPONSE']._serialized_start=2562
+  _globals['_LISTKEYSRESPONSE']._serialized_end=2622
+  _globals['_LISTKEYCHANGESREQUEST']._serialized_start=2624
+  _globals['_LISTKEYCHANGESREQUEST']._serialized_end=2709
+  _globals['_LISTKEYCHANGESRESPONSE']._serialized_start=2711
+  _globals['_LISTKEYCHANGESRESPONSE']._serialized_end=2800
+  _globals['_LISTKEYAUDITREQUEST']._serialized_start=2802
+  _globals['_LISTKEYAUDITREQUEST']._serialized_end=2880
+  _globals['_KEYAUDITENTRY']._serialized_start=2883
+  _globals['_KEYAUDITENTRY']._serialized_end=3054
+  _globals['_LISTKEYAUDITRESPONSE']._serialized_start=3056
+  _globals['_LISTKEYAUDITRESPONSE']._serialized_end=3147
+  _globals['_EXPLAINARQCREQUEST']._serialized_start=3150
+  _globals['_EXPLAINARQCREQUEST']._serialized_end=3357
+  _globals['_EXPLAINARQCRESPONSE']._serialized_start=3359
+  _globals['_EXPLAINARQCRESPONSE']._serialized_end=3432
+  _globals['_KEYSERVICE']._serialized_start=4190
+  _globals['_KEYSERVICE']._serialized_end=4908
 # @@protoc_insertion_point(module_scope)

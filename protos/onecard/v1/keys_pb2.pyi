@@ -144,11 +144,15 @@ class _KeyChangeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyCha
     KEY_CHANGE_STATE_PROPOSED: _KeyChangeState.ValueType  # 1
     """Waits for components, or for another operator. Expires after 24 hours."""
     KEY_CHANGE_STATE_EXECUTED: _KeyChangeState.ValueType  # 2
-    """Carried out."""
+    """Approved and carried out."""
     KEY_CHANGE_STATE_REJECTED: _KeyChangeState.ValueType  # 3
     """Rejected or withdrawn."""
     KEY_CHANGE_STATE_EXPIRED: _KeyChangeState.ValueType  # 4
     """Nobody approved it in time."""
+    KEY_CHANGE_STATE_APPROVED: _KeyChangeState.ValueType  # 5
+    """Approved and not yet known to be carried out. The core finishes it."""
+    KEY_CHANGE_STATE_FAILED: _KeyChangeState.ValueType  # 6
+    """Approved, and then refused by the key store for good; the audit has the reason."""
 
 class KeyChangeState(_KeyChangeState, metaclass=_KeyChangeStateEnumTypeWrapper):
     """State of a change."""
@@ -158,11 +162,15 @@ KEY_CHANGE_STATE_UNSPECIFIED: KeyChangeState.ValueType  # 0
 KEY_CHANGE_STATE_PROPOSED: KeyChangeState.ValueType  # 1
 """Waits for components, or for another operator. Expires after 24 hours."""
 KEY_CHANGE_STATE_EXECUTED: KeyChangeState.ValueType  # 2
-"""Carried out."""
+"""Approved and carried out."""
 KEY_CHANGE_STATE_REJECTED: KeyChangeState.ValueType  # 3
 """Rejected or withdrawn."""
 KEY_CHANGE_STATE_EXPIRED: KeyChangeState.ValueType  # 4
 """Nobody approved it in time."""
+KEY_CHANGE_STATE_APPROVED: KeyChangeState.ValueType  # 5
+"""Approved and not yet known to be carried out. The core finishes it."""
+KEY_CHANGE_STATE_FAILED: KeyChangeState.ValueType  # 6
+"""Approved, and then refused by the key store for good; the audit has the reason."""
 Global___KeyChangeState: _TypeAlias = KeyChangeState  # noqa: Y015
 
 @_typing.final
@@ -309,7 +317,8 @@ class ImportKeyBlock(_message.Message):
     """Name: 1 to 48 of a-z, 0-9 and hyphen."""
     key_block: _builtins.str
     """TR-31 version B or D, or S (SM4, a profile of this project): 16 to 4096 characters. Usage, algorithm and
-    exportability are those of the block.
+    exportability are those of the block. A key for one direction only (modes of use D, E, G, V), a key of zeros and a
+    3DES key of two equal halves are refused.
     """
     card_key_option: Global___CardKeyOption.ValueType
     """Option of issuer master keys; for others UNSPECIFIED."""
@@ -411,7 +420,10 @@ Global___RotateKey: _TypeAlias = RotateKey  # noqa: Y015
 
 @_typing.final
 class RetireKey(_message.Message):
-    """A key version to take out of use: ACTIVE becomes VERIFY_ONLY."""
+    """A key version to take out of use: ACTIVE becomes VERIFY_ONLY. `KEY_STATE` for keys that the core itself works under:
+    those of usage SEALING, CHALLENGE, CARD_CODE, BLIND_INDEX, REQUEST_DIGEST and IDENTIFICATION_CODE, `pvk`, `imk-ac-*`
+    and `ss-auth-*` of cards; rotate them instead.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -435,7 +447,9 @@ Global___RetireKey: _TypeAlias = RetireKey  # noqa: Y015
 
 @_typing.final
 class DestroyKey(_message.Message):
-    """A key version to destroy seven days after the approval. An active version is refused."""
+    """A key version to destroy seven days after the approval. An active version is refused, and with `KEY_IN_USE` one of
+    usage SEALING, one that a card was issued under, and one that a PIN is verified under.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -583,6 +597,7 @@ class KeyChange(_message.Message):
     DECIDED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     COMPONENTS_NEEDED_FIELD_NUMBER: _builtins.int
     COMPONENTS_GIVEN_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     change_id: _builtins.str
     """UUID of the change: the request id it was proposed with."""
     kind: _builtins.str
@@ -604,11 +619,19 @@ class KeyChange(_message.Message):
     proposed_at_unix_ms: _builtins.int
     """Milliseconds since 1970-01-01 UTC."""
     decided_at_unix_ms: _builtins.int
-    """Milliseconds since 1970-01-01 UTC; 0 before it is decided."""
+    """When it was approved or rejected, or expired: milliseconds since 1970-01-01 UTC; 0 before."""
     components_needed: _builtins.int
     """Components it needs; 0 when none."""
     components_given: _builtins.int
     """Components it has."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What more there is to know before it is approved, fixed when it was proposed, one `name=value` each, of those that
+        belong to its kind: usage, cipher, key_bytes, exportability, card_key_option (A or B), kcv (of the key, for
+        IMPORT_COMPONENTS as announced), components, under (the key-block protection key, name/version). No key, component
+        or key block.
+        """
+
     def __init__(
         self,
         *,
@@ -624,10 +647,11 @@ class KeyChange(_message.Message):
         decided_at_unix_ms: _builtins.int = ...,
         components_needed: _builtins.int = ...,
         components_given: _builtins.int = ...,
+        details: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id", "components_given", b"components_given", "components_needed", b"components_needed", "decided_at_unix_ms", b"decided_at_unix_ms", "decided_by", b"decided_by", "justification", b"justification", "key_name", b"key_name", "key_version", b"key_version", "kind", b"kind", "proposed_at_unix_ms", b"proposed_at_unix_ms", "proposed_by", b"proposed_by", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_id", b"change_id", "components_given", b"components_given", "components_needed", b"components_needed", "decided_at_unix_ms", b"decided_at_unix_ms", "decided_by", b"decided_by", "details", b"details", "justification", b"justification", "key_name", b"key_name", "key_version", b"key_version", "kind", b"kind", "proposed_at_unix_ms", b"proposed_at_unix_ms", "proposed_by", b"proposed_by", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,14 +659,14 @@ Global___KeyChange: _TypeAlias = KeyChange  # noqa: Y015
 
 @_typing.final
 class ProposeKeyChangeResponse(_message.Message):
-    """The change that waits."""
+    """The change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHANGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def change(self) -> Global___KeyChange:
-        """PROPOSED."""
+        """PROPOSED; for a repetition, in the state it is in by now."""
 
     def __init__(
         self,
@@ -745,7 +769,9 @@ class ApproveKeyChangeResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     KEY_BLOCK_FIELD_NUMBER: _builtins.int
     key_block: _builtins.str
-    """The key block, for EXPORT_BLOCK only. None is kept: an approval that is repeated gives the same key in a new block."""
+    """The key block, for EXPORT_BLOCK only. None is kept: an approval that is repeated in time gives the same key, under the
+    same version, in a new block, and is on record again.
+    """
     @_builtins.property
     def change(self) -> Global___KeyChange:
         """EXECUTED."""
@@ -866,7 +892,7 @@ class ListKeyChangesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     only_proposed: _builtins.bool
-    """Only those that wait."""
+    """Only those that are PROPOSED."""
     page_size: _builtins.int
     """At most so many: 1 to 1000; 0 means 100."""
     page_token: _builtins.str
@@ -963,7 +989,9 @@ class KeyAuditEntry(_message.Message):
     recorded_at_unix_ms: _builtins.int
     """Milliseconds since 1970-01-01 UTC, by the database."""
     step: _builtins.str
-    """What happened: PROPOSED, COMPONENT_SUBMITTED, EXECUTED, REJECTED, EXPIRED, REFUSED, DESTROYED or EXPLAINED."""
+    """What happened: PROPOSED, COMPONENT_SUBMITTED, APPROVED, EXECUTED, FAILED, REJECTED, EXPIRED, REFUSED, DESTROYED or
+    EXPLAINED.
+    """
     participant: _builtins.str
     """Who: a participant, or `housekeeper`."""
     change_id: _builtins.str
@@ -973,7 +1001,7 @@ class KeyAuditEntry(_message.Message):
     key_version: _builtins.int
     """Version; 0 when there is none yet."""
     detail: _builtins.str
-    """What more there is to say: kind of the change, check value, or reason of a refusal. Never a secret."""
+    """What more there is to say: kind of the change and its details, check value, or reason of a refusal. Never a secret."""
     def __init__(
         self,
         *,

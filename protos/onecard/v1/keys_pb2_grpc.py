@@ -30,8 +30,10 @@ class KeyServiceStub:
 
     For participants of kind `operator` only, otherwise PERMISSION_DENIED `OPERATOR_ONLY`. Grants: RPC class `key_view` for
     ListKeys, ListKeyChanges and ListKeyAudit, `key_custodian` for what changes keys, `key_diagnosis` for ExplainArqc.
-    Nothing changes by one person: one operator proposes, another approves. Every step, refusals by these rules
-    included, is a row of the append-only key audit. No RPC shows a key; check values are 3 bytes.
+    Nothing changes by one person: one operator proposes, another approves. Every step is a row of the append-only key
+    audit; so is a refusal of ProposeKeyChange, SubmitKeyComponent, ApproveKeyChange and RejectKeyChange with
+    FAILED_PRECONDITION or `SECOND_PERSON_REQUIRED`. Other refusals leave no row: missing grants, malformed fields,
+    unknown ids, reused request ids, and what is unavailable. No RPC shows a key; check values are 3 bytes.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field, NOT_FOUND
     `KEY_UNKNOWN` or `KEY_CHANGE_UNKNOWN`, ALREADY_EXISTS `REQUEST_ID_REUSED`, RESOURCE_EXHAUSTED, UNAVAILABLE
     `KEY_STORE_UNAVAILABLE` or `DATABASE_UNAVAILABLE`, DEADLINE_EXCEEDED.
@@ -90,8 +92,10 @@ class KeyServiceServicer:
 
     For participants of kind `operator` only, otherwise PERMISSION_DENIED `OPERATOR_ONLY`. Grants: RPC class `key_view` for
     ListKeys, ListKeyChanges and ListKeyAudit, `key_custodian` for what changes keys, `key_diagnosis` for ExplainArqc.
-    Nothing changes by one person: one operator proposes, another approves. Every step, refusals by these rules
-    included, is a row of the append-only key audit. No RPC shows a key; check values are 3 bytes.
+    Nothing changes by one person: one operator proposes, another approves. Every step is a row of the append-only key
+    audit; so is a refusal of ProposeKeyChange, SubmitKeyComponent, ApproveKeyChange and RejectKeyChange with
+    FAILED_PRECONDITION or `SECOND_PERSON_REQUIRED`. Other refusals leave no row: missing grants, malformed fields,
+    unknown ids, reused request ids, and what is unavailable. No RPC shows a key; check values are 3 bytes.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field, NOT_FOUND
     `KEY_UNKNOWN` or `KEY_CHANGE_UNKNOWN`, ALREADY_EXISTS `REQUEST_ID_REUSED`, RESOURCE_EXHAUSTED, UNAVAILABLE
     `KEY_STORE_UNAVAILABLE` or `DATABASE_UNAVAILABLE`, DEADLINE_EXCEEDED.
@@ -106,7 +110,9 @@ class KeyServiceServicer:
 
     def ProposeKeyChange(self, request, context):
         """Proposes a change of keys; nothing happens before another operator approves it.
-        FAILED_PRECONDITION `KEY_STATE` or `KEY_USAGE` when it could not be carried out as things are.
+        FAILED_PRECONDITION `KEY_STATE` or `KEY_USAGE` when it could not be carried out as things are, `KEY_IN_USE` when a
+        version is to be destroyed that cards, PINs or sealed data still need: looking for them may take minutes, and goes on
+        when the caller hangs up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,17 +129,21 @@ class KeyServiceServicer:
 
     def ApproveKeyChange(self, request, context):
         """Approves a change and carries it out. PERMISSION_DENIED `SECOND_PERSON_REQUIRED` for the operator who proposed it,
-        FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, rejected or expired, or lacks components, `KEY_STATE` or
-        `KEY_USAGE` when it can no longer be carried out, `KEY_CHECK_VALUE_WRONG` when the components make another key:
-        the change is then rejected. Approving again gives the same answer.
+        FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, failed, rejected or expired, lacks components, or another
+        change of the key is being carried out, `KEY_STATE`, `KEY_USAGE` or `KEY_IN_USE` when it can no longer be carried out,
+        `KEY_CHECK_VALUE_WRONG` when the components make another key: the change is then rejected.
+        An APPROVED change, whose approval was interrupted, is completed by approving again, by any operator but the one who
+        proposed it; the core completes it by itself after a minute, but lets a key that was to leave FAIL, because nobody
+        is there to take the key block. Approving again within 10 minutes after `decided_at` tells the operator who approved it
+        the key as it is then, and a new key block.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectKeyChange(self, request, context):
-        """Rejects a change, or withdraws one's own. FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, also by an
-        approval that was interrupted: that is to be approved again. Rejecting again gives the same answer.
+        """Rejects a change, or withdraws one's own. FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is no longer PROPOSED.
+        Rejecting again gives the same answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,8 +227,10 @@ class KeyService:
 
     For participants of kind `operator` only, otherwise PERMISSION_DENIED `OPERATOR_ONLY`. Grants: RPC class `key_view` for
     ListKeys, ListKeyChanges and ListKeyAudit, `key_custodian` for what changes keys, `key_diagnosis` for ExplainArqc.
-    Nothing changes by one person: one operator proposes, another approves. Every step, refusals by these rules
-    included, is a row of the append-only key audit. No RPC shows a key; check values are 3 bytes.
+    Nothing changes by one person: one operator proposes, another approves. Every step is a row of the append-only key
+    audit; so is a refusal of ProposeKeyChange, SubmitKeyComponent, ApproveKeyChange and RejectKeyChange with
+    FAILED_PRECONDITION or `SECOND_PERSON_REQUIRED`. Other refusals leave no row: missing grants, malformed fields,
+    unknown ids, reused request ids, and what is unavailable. No RPC shows a key; check values are 3 bytes.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field, NOT_FOUND
     `KEY_UNKNOWN` or `KEY_CHANGE_UNKNOWN`, ALREADY_EXISTS `REQUEST_ID_REUSED`, RESOURCE_EXHAUSTED, UNAVAILABLE
     `KEY_STORE_UNAVAILABLE` or `DATABASE_UNAVAILABLE`, DEADLINE_EXCEEDED.

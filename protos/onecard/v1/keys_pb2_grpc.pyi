@@ -17,8 +17,10 @@ class KeyServiceStub:
 
     For participants of kind `operator` only, otherwise PERMISSION_DENIED `OPERATOR_ONLY`. Grants: RPC class `key_view` for
     ListKeys, ListKeyChanges and ListKeyAudit, `key_custodian` for what changes keys, `key_diagnosis` for ExplainArqc.
-    Nothing changes by one person: one operator proposes, another approves. Every step, refusals by these rules
-    included, is a row of the append-only key audit. No RPC shows a key; check values are 3 bytes.
+    Nothing changes by one person: one operator proposes, another approves. Every step is a row of the append-only key
+    audit; so is a refusal of ProposeKeyChange, SubmitKeyComponent, ApproveKeyChange and RejectKeyChange with
+    FAILED_PRECONDITION or `SECOND_PERSON_REQUIRED`. Other refusals leave no row: missing grants, malformed fields,
+    unknown ids, reused request ids, and what is unavailable. No RPC shows a key; check values are 3 bytes.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field, NOT_FOUND
     `KEY_UNKNOWN` or `KEY_CHANGE_UNKNOWN`, ALREADY_EXISTS `REQUEST_ID_REUSED`, RESOURCE_EXHAUSTED, UNAVAILABLE
     `KEY_STORE_UNAVAILABLE` or `DATABASE_UNAVAILABLE`, DEADLINE_EXCEEDED.
@@ -29,7 +31,9 @@ class KeyServiceStub:
     """Lists all keys, by name and version."""
     ProposeKeyChange: _aio.UnaryUnaryMultiCallable[_keys_pb2.ProposeKeyChangeRequest, _keys_pb2.ProposeKeyChangeResponse]
     """Proposes a change of keys; nothing happens before another operator approves it.
-    FAILED_PRECONDITION `KEY_STATE` or `KEY_USAGE` when it could not be carried out as things are.
+    FAILED_PRECONDITION `KEY_STATE` or `KEY_USAGE` when it could not be carried out as things are, `KEY_IN_USE` when a
+    version is to be destroyed that cards, PINs or sealed data still need: looking for them may take minutes, and goes on
+    when the caller hangs up.
     """
     SubmitKeyComponent: _aio.UnaryUnaryMultiCallable[_keys_pb2.SubmitKeyComponentRequest, _keys_pb2.SubmitKeyComponentResponse]
     """Brings one component of a key that is imported; each from another operator. FAILED_PRECONDITION
@@ -38,13 +42,17 @@ class KeyServiceStub:
     """
     ApproveKeyChange: _aio.UnaryUnaryMultiCallable[_keys_pb2.ApproveKeyChangeRequest, _keys_pb2.ApproveKeyChangeResponse]
     """Approves a change and carries it out. PERMISSION_DENIED `SECOND_PERSON_REQUIRED` for the operator who proposed it,
-    FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, rejected or expired, or lacks components, `KEY_STATE` or
-    `KEY_USAGE` when it can no longer be carried out, `KEY_CHECK_VALUE_WRONG` when the components make another key:
-    the change is then rejected. Approving again gives the same answer.
+    FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, failed, rejected or expired, lacks components, or another
+    change of the key is being carried out, `KEY_STATE`, `KEY_USAGE` or `KEY_IN_USE` when it can no longer be carried out,
+    `KEY_CHECK_VALUE_WRONG` when the components make another key: the change is then rejected.
+    An APPROVED change, whose approval was interrupted, is completed by approving again, by any operator but the one who
+    proposed it; the core completes it by itself after a minute, but lets a key that was to leave FAIL, because nobody
+    is there to take the key block. Approving again within 10 minutes after `decided_at` tells the operator who approved it
+    the key as it is then, and a new key block.
     """
     RejectKeyChange: _aio.UnaryUnaryMultiCallable[_keys_pb2.RejectKeyChangeRequest, _keys_pb2.RejectKeyChangeResponse]
-    """Rejects a change, or withdraws one's own. FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, also by an
-    approval that was interrupted: that is to be approved again. Rejecting again gives the same answer.
+    """Rejects a change, or withdraws one's own. FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is no longer PROPOSED.
+    Rejecting again gives the same answer.
     """
     ListKeyChanges: _aio.UnaryUnaryMultiCallable[_keys_pb2.ListKeyChangesRequest, _keys_pb2.ListKeyChangesResponse]
     """Lists changes, the latest first."""
@@ -60,8 +68,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
 
     For participants of kind `operator` only, otherwise PERMISSION_DENIED `OPERATOR_ONLY`. Grants: RPC class `key_view` for
     ListKeys, ListKeyChanges and ListKeyAudit, `key_custodian` for what changes keys, `key_diagnosis` for ExplainArqc.
-    Nothing changes by one person: one operator proposes, another approves. Every step, refusals by these rules
-    included, is a row of the append-only key audit. No RPC shows a key; check values are 3 bytes.
+    Nothing changes by one person: one operator proposes, another approves. Every step is a row of the append-only key
+    audit; so is a refusal of ProposeKeyChange, SubmitKeyComponent, ApproveKeyChange and RejectKeyChange with
+    FAILED_PRECONDITION or `SECOND_PERSON_REQUIRED`. Other refusals leave no row: missing grants, malformed fields,
+    unknown ids, reused request ids, and what is unavailable. No RPC shows a key; check values are 3 bytes.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field, NOT_FOUND
     `KEY_UNKNOWN` or `KEY_CHANGE_UNKNOWN`, ALREADY_EXISTS `REQUEST_ID_REUSED`, RESOURCE_EXHAUSTED, UNAVAILABLE
     `KEY_STORE_UNAVAILABLE` or `DATABASE_UNAVAILABLE`, DEADLINE_EXCEEDED.
@@ -82,7 +92,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_keys_pb2.ProposeKeyChangeRequest, _abc.Awaitable[_keys_pb2.ProposeKeyChangeResponse]],
     ) -> _abc.Awaitable[_keys_pb2.ProposeKeyChangeResponse]:
         """Proposes a change of keys; nothing happens before another operator approves it.
-        FAILED_PRECONDITION `KEY_STATE` or `KEY_USAGE` when it could not be carried out as things are.
+        FAILED_PRECONDITION `KEY_STATE` or `KEY_USAGE` when it could not be carried out as things are, `KEY_IN_USE` when a
+        version is to be destroyed that cards, PINs or sealed data still need: looking for them may take minutes, and goes on
+        when the caller hangs up.
         """
 
     @_abc_1.abstractmethod
@@ -103,9 +115,13 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_keys_pb2.ApproveKeyChangeRequest, _abc.Awaitable[_keys_pb2.ApproveKeyChangeResponse]],
     ) -> _abc.Awaitable[_keys_pb2.ApproveKeyChangeResponse]:
         """Approves a change and carries it out. PERMISSION_DENIED `SECOND_PERSON_REQUIRED` for the operator who proposed it,
-        FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, rejected or expired, or lacks components, `KEY_STATE` or
-        `KEY_USAGE` when it can no longer be carried out, `KEY_CHECK_VALUE_WRONG` when the components make another key:
-        the change is then rejected. Approving again gives the same answer.
+        FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, failed, rejected or expired, lacks components, or another
+        change of the key is being carried out, `KEY_STATE`, `KEY_USAGE` or `KEY_IN_USE` when it can no longer be carried out,
+        `KEY_CHECK_VALUE_WRONG` when the components make another key: the change is then rejected.
+        An APPROVED change, whose approval was interrupted, is completed by approving again, by any operator but the one who
+        proposed it; the core completes it by itself after a minute, but lets a key that was to leave FAIL, because nobody
+        is there to take the key block. Approving again within 10 minutes after `decided_at` tells the operator who approved it
+        the key as it is then, and a new key block.
         """
 
     @_abc_1.abstractmethod
@@ -114,8 +130,8 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_pb2.RejectKeyChangeRequest,
         context: _aio.ServicerContext[_keys_pb2.RejectKeyChangeRequest, _abc.Awaitable[_keys_pb2.RejectKeyChangeResponse]],
     ) -> _abc.Awaitable[_keys_pb2.RejectKeyChangeResponse]:
-        """Rejects a change, or withdraws one's own. FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is done, also by an
-        approval that was interrupted: that is to be approved again. Rejecting again gives the same answer.
+        """Rejects a change, or withdraws one's own. FAILED_PRECONDITION `KEY_CHANGE_STATE` when it is no longer PROPOSED.
+        Rejecting again gives the same answer.
         """
 
     @_abc_1.abstractmethod

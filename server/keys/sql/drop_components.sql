@@ -1,4 +1,4 @@
--- Drops the components of a decided change; who brought them stays.
+-- Drops the components of a change that has ended; who brought them stays.
 -- Parameters: change id. Rows: none. Locks: the components' rows; the caller holds the change's row.
 UPDATE key_components SET component_sealed = NULL
 WHERE change_id = $1::uuid

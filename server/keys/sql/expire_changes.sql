@@ -1,11 +1,9 @@
--- Ends the proposals that nobody decided in time, drops their components and says so in the audit. Those that the key
--- store has carried out already still wait for the approval that was interrupted.
--- Parameters: change ids the key store knows, hours. Rows: ids of the expired. Locks: rows of those changes and their
--- components; what another transaction holds is left for the next time.
+-- Ends the proposals that nobody decided in time, drops their components and says so in the audit.
+-- Parameters: hours. Rows: ids of the expired. Locks: rows of those changes and their components; what another
+-- transaction holds is left for the next time.
 WITH due AS (
     SELECT change_id FROM key_changes
-    WHERE state = 'PROPOSED' AND proposed_at < clock_timestamp() - make_interval(hours => $2::int)
-      AND change_id <> ALL ($1::uuid[])
+    WHERE state = 'PROPOSED' AND proposed_at < clock_timestamp() - make_interval(hours => $1::int)
     ORDER BY change_id
     FOR UPDATE SKIP LOCKED
 ), expired AS (

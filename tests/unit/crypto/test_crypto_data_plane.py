@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 from crypto_virtual_card import make_check
-from key_store_bureau import Bureau
+from key_store_bureau import Bureau, handing_out_card_keys
 
 from crypto.card_verification import CardVerificationKind
 from crypto.cryptogram import generate_arpc_method_1
-from crypto.diversification import SessionMethod, card_key_usage, derive_pboc_session_key, udk_factor_a
+from crypto.diversification import (
+    SessionMethod,
+    card_key_usage,
+    derive_pboc_session_key,
+    odd_parity,
+    udk_factor_a,
+)
 from crypto.dukpt_host import derive_working_key
 from crypto.dukpt_tdes import DukptKeyUse, KsnError
 from crypto.errors import (
@@ -56,6 +62,11 @@ DIGITS, OTHER_DIGITS = "70318264", "5926047183"
 SUFFIXES = {Cipher.SM4: "sm4", Cipher.TDES: "tdes", Cipher.AES: "aes"}
 ALGORITHMS = pytest.mark.parametrize("suffix", SUFFIXES.values())
 FORMATS = pytest.mark.parametrize("layout", list(PinBlockFormat), ids=lambda layout: layout.name)
+BOUND_FORMATS = pytest.mark.parametrize(
+    "layout",
+    [layout for layout in PinBlockFormat if layout is not PinBlockFormat.ISO_1],
+    ids=lambda layout: layout.name,
+)
 MISSING = KeyRef("no-such-key", 1)
 
 
@@ -200,7 +211,7 @@ def test_faults_of_translations_stay_in_their_places(any_store, plane):
     ]
 
 
-@FORMATS
+@BOUND_FORMATS
 def test_issued_pins_are_random_and_verified_by_what_comes_with_them(any_store, plane, layout):
     ref = zpk(any_store, layout)
     issues = [PinIssue(key=ref, format=layout, pan=PAN, length=6) for _ in range(20)]
@@ -210,6 +221,26 @@ def test_issued_pins_are_random_and_verified_by_what_comes_with_them(any_store, 
     found = plane.pin_references(presented)
     assert [references(one.references) for one in issued] == [references(one) for one in found]
     assert len({one.references.by_version[1] for one in issued}) > 10
+
+
+def test_faults_of_issues_stay_in_their_places(any_store, plane):
+    sm4, iso_0, iso_1 = PinBlockFormat.SM4_0, PinBlockFormat.ISO_0, PinBlockFormat.ISO_1
+    good = PinIssue(key=zpk(any_store, sm4), format=sm4, pan=PAN, length=6)
+    trials = [
+        (ValueError, PinIssue(key=good.key, format=sm4, pan=PAN, length=3)),
+        (ValueError, PinIssue(key=good.key, format=sm4, pan=PAN, length=13)),
+        (ValueError, PinIssue(key=good.key, format=sm4, pan="1", length=6)),
+        (ValueError, PinIssue(key=zpk(any_store, iso_1), format=iso_1, pan=PAN, length=6)),
+        (KeyUsageError, PinIssue(key=good.key, format=iso_0, pan=PAN, length=6)),
+        (KeyNotFoundError, PinIssue(key=MISSING, format=sm4, pan=PAN, length=6)),
+    ]
+    issued = plane.issue_pins([one for _, bad in trials for one in (good, bad)])
+    assert {type(one) for one in issued[::2]} == {IssuedPin}
+    assert [type(one) for one in issued[1::2]] == [kind for kind, _ in trials]
+    for one in issued[::2]:
+        presented = EncryptedPin(key=good.key, ksn=b"", format=sm4, block=one.block, pan=PAN)
+        [found] = plane.pin_references([presented])
+        assert references(found) == references(one.references)
 
 
 @ALGORITHMS
@@ -226,9 +257,32 @@ def test_cryptograms_are_verified_and_answered(any_store, plane, suffix):
     assert unproven is None
     assert isinstance(misused, KeyUsageError)
     assert isinstance(absent, KeyNotFoundError)
-    (udk,) = any_store.diversify_udks(check.key, [(check.pan, check.psn)])
+    with handing_out_card_keys(any_store) as store:
+        (udk,) = store.diversify_udks(check.key, [(check.pan, check.psn)])
     session_key = derive_pboc_session_key(udk, atc=check.atc)
     assert proven.arpc(b"00") == generate_arpc_method_1(session_key, arqc=check.arqc, arc=b"00")
+
+
+def test_the_store_is_asked_once_for_all_cryptograms(own_store, monkeypatch):
+    plane, batches = DataPlane(own_store), []
+    checks = [make_check(Bureau(own_store), suffix) for suffix in SUFFIXES.values()]
+    missing = make_check(Bureau(own_store), "sm4")
+    missing.key = MISSING
+    right = own_store.verify_arqcs
+
+    def counted(asked: Sequence[Any]) -> Any:
+        batches.append(list(asked))
+        return right(asked)
+
+    monkeypatch.setattr(own_store, "verify_arqcs", counted)
+    results = plane.verify_arqcs([checks[0], missing, *checks[1:]])
+    assert batches == [checks]
+    assert [type(result) for result in results] == [
+        VerifiedArqc,
+        KeyNotFoundError,
+        VerifiedArqc,
+        VerifiedArqc,
+    ]
 
 
 def mac_request(ref, **changes) -> MacRequest:
@@ -281,6 +335,16 @@ def test_faults_of_macs_stay_in_their_places(any_store, plane):
     assert [type(result) for result in verified[1::2]] == [kind for kind, _ in trials]
 
 
+def test_as_many_bytes_of_a_code_are_compared_as_were_asked_for(any_store, plane):
+    request = mac_request(any_store.active("mac-sm4"), size=8)
+    [mac] = plane.generate_macs([request])
+    for came in (mac[:7], mac[:4], mac + b"\x00", b""):
+        assert isinstance(plane.verify_macs([MacCheck(request=request, mac=came)])[0], MacInvalidError)
+    # A key fixes no length: who asks for four bytes gets four compared.
+    short = mac_request(request.key, size=4)
+    assert plane.verify_macs([MacCheck(request=short, mac=mac[:4])]) == [None]
+
+
 def test_card_verification_values_are_made_and_checked(any_store, plane):
     parts = {"kind": CardVerificationKind.CVV, "pan": PAN, "expiry": "2812", "service_code": "201"}
     good = CardVerificationRequest(key=any_store.active("cvk"), **parts)
@@ -322,12 +386,13 @@ def script_request(store, suffix, **changes) -> IssuerScriptRequest:
     return IssuerScriptRequest(**parts | changes)
 
 
-def card_keys(store, suffix) -> dict[str, Key]:
+def card_keys(store, suffix, *, pan=PAN) -> dict[str, Key]:
     """The card's keys, by the primitive that every backend has."""
     keys = {}
     for family, usage in (("ac", KeyUsage.IMK_AC), ("smi", KeyUsage.IMK_SMI), ("smc", KeyUsage.IMK_SMC)):
         ref = store.active(f"imk-{family}-{suffix}")
-        value = store.encrypt_under_master(ref, udk_factor_a(PAN, "00"))
+        with handing_out_card_keys(store):
+            value = store.encrypt_under_master(ref, udk_factor_a(pan, "00"))
         keys[family] = Key(store.require_usable(ref, usage).cipher, card_key_usage(usage), value)
     return keys
 
@@ -345,7 +410,8 @@ def test_scripts_are_what_the_card_opens(any_store, plane, suffix):
     proving = script_request(
         any_store, suffix, cryptogram_key=vis.cryptogram_key, current_pin=pin_of(any_store, OTHER_DIGITS)
     )
-    commands = plane.generate_issuer_scripts([plain, script_request(any_store, suffix), vis, proving])
+    with handing_out_card_keys(any_store):
+        commands = plane.generate_issuer_scripts([plain, script_request(any_store, suffix), vis, proving])
     keys = card_keys(any_store, suffix)
     context = ScriptContext(method=SessionMethod.PBOC, atc=7, arqc=bytes(8))
     opened = [
@@ -389,6 +455,111 @@ def test_faults_of_scripts_stay_in_their_places(any_store, plane):
     assert [type(result) for result in results[1::2]] == [kind for kind, _ in trials]
 
 
+def test_a_command_takes_the_parts_of_its_own_alone(any_store, plane):
+    pin, key, other = pin_of(any_store), any_store.active("imk-smc-sm4"), any_store.active("imk-ac-sm4")
+    bare = {"confidentiality_key": None, "new_pin": None}
+    plain = {**bare, "command": ScriptCommand.APPLICATION_BLOCK}
+    mismatches = [
+        {"command": ScriptCommand.APPLICATION_BLOCK},
+        {**plain, "new_pin": pin},
+        {**plain, "current_pin": pin},
+        {**plain, "confidentiality_key": key},
+        {**plain, "cryptogram_key": other},
+        bare,
+        {"new_pin": None},
+        {"confidentiality_key": None},
+        {"current_pin": pin},
+        {"command": ScriptCommand.PIN_CHANGE_WITH_CURRENT_PIN, "cryptogram_key": other},
+        {**bare, "command": ScriptCommand.PIN_CHANGE_WITH_CURRENT_PIN},
+    ]
+    requests = [script_request(any_store, "sm4", **changes) for changes in mismatches]
+    assert {type(result) for result in plane.generate_issuer_scripts(requests)} == {ValueError}
+    fitting = [
+        (plain, "841e0000"),
+        ({}, "84240002"),
+        ({"current_pin": pin, "cryptogram_key": other}, "84240001"),
+        (
+            {
+                "command": ScriptCommand.PIN_CHANGE_WITH_CURRENT_PIN,
+                "current_pin": pin,
+                "cryptogram_key": other,
+            },
+            "84240001",
+        ),
+    ]
+    scripts = plane.generate_issuer_scripts(
+        [script_request(any_store, "sm4", **changes) for changes, _ in fitting]
+    )
+    assert [script[:4].hex() for script in scripts] == [header for _, header in fitting]
+
+
+def test_scripts_of_a_batch_ask_each_master_key_once(own_store, monkeypatch):
+    plane, asked = DataPlane(own_store), []
+    requests = []
+    for n in range(40):
+        suffix, pan = ("sm4", "tdes")[n % 2], f"62170000100123456{n:02d}"
+        changes = {"pan": pan, "new_pin": pin_of(own_store, pan=pan)}
+        if n % 4 >= 2:
+            changes |= {
+                "cryptogram_key": own_store.active(f"imk-ac-{suffix}"),
+                "current_pin": pin_of(own_store, OTHER_DIGITS, pan=pan),
+            }
+        requests.append(script_request(own_store, suffix, **changes))
+    one_by_one = [plane.generate_issuer_scripts([request])[0] for request in requests]
+    for method in ("encrypt_under_master", "decrypt_under_master"):
+        right = getattr(own_store, method)
+
+        def counted(ref: KeyRef, blocks: bytes, right: Any = right) -> bytes:
+            asked.append(ref.name)
+            return right(ref, blocks)
+
+        monkeypatch.setattr(own_store, method, counted)
+    assert plane.generate_issuer_scripts(requests) == one_by_one
+    assert {type(script) for script in one_by_one} == {bytes}
+    masters = [f"imk-{family}-{suffix}" for family in ("smi", "ac", "smc") for suffix in ("sm4", "tdes")]
+    assert sorted(asked) == sorted([*masters, "zpk-sm4"])
+
+
+@pytest.mark.parametrize("method", list(SessionMethod), ids=lambda method: method.name)
+def test_the_vis_block_shows_parity_as_the_card_has_it(own_store, method):
+    """EMV puts 3DES keys into cards with odd parity, PBOC as computed: one block in sixteen cannot tell."""
+    plane, masked = DataPlane(own_store), []
+    master = own_store.active("imk-ac-tdes")
+    for n in range(20):
+        pan = f"62170000100123456{n:02d}"
+        request = script_request(
+            own_store,
+            "tdes",
+            pan=pan,
+            session_method=method,
+            new_pin=pin_of(own_store, pan=pan),
+            cryptogram_key=master,
+        )
+        [command] = plane.generate_issuer_scripts([request])
+        keys = card_keys(own_store, "tdes", pan=pan)
+        context = ScriptContext(method=method, atc=7, arqc=bytes(8))
+        script = open_issuer_script(IssuerScript(command), context, udk_smi=keys["smi"], udk_smc=keys["smc"])
+        plain = bytes.fromhex(f"0{len(DIGITS):x}{DIGITS}".ljust(16, "f"))
+        mask = bytes(a ^ b for a, b in zip(script.data, plain, strict=True))[4:]
+        value = keys["ac"].value[4:8]
+        assert mask == (odd_parity(value) if method is SessionMethod.EMV_COMMON else value)
+        masked.append(odd_parity(value) != value)
+    assert any(masked)
+
+
+def test_scripts_are_written_under_verifying_versions_too(own_store):
+    for name in ("imk-smi-sm4", "imk-smc-sm4", "imk-ac-sm4"):
+        own_store.rotate(name)
+    old = script_request(
+        own_store,
+        "sm4",
+        integrity_key=KeyRef("imk-smi-sm4", 1),
+        confidentiality_key=KeyRef("imk-smc-sm4", 1),
+        cryptogram_key=KeyRef("imk-ac-sm4", 1),
+    )
+    assert [type(result) for result in DataPlane(own_store).generate_issuer_scripts([old])] == [bytes]
+
+
 def test_a_key_that_only_verifies_generates_nothing(own_store):
     plane = DataPlane(own_store)
     for name in ("mac-sm4", "cvk", "zpk-sm4", "bdk-sm4"):
@@ -423,6 +594,38 @@ def test_nothing_is_derived_any_more_of_a_bdk_that_was_destroyed(own_store):
     own_store.destroy_due(1)
     assert isinstance(plane.pin_references([pin])[0], KeyStateError)
     assert not plane._dukpt_hosts
+
+
+# A call of each kind, none of which has to do with a terminal.
+OTHER_CALLS: dict[str, Callable[[DataPlane, Any], Any]] = {
+    "verify_arqcs": lambda plane, store: plane.verify_arqcs([]),
+    "pin_references": lambda plane, store: plane.pin_references([pin_of(store)]),
+    "translate_pins": lambda plane, store: plane.translate_pins([]),
+    "issue_pins": lambda plane, store: plane.issue_pins([]),
+    "generate_macs": lambda plane, store: plane.generate_macs([mac_request(store.active("mac-sm4"))]),
+    "verify_macs": lambda plane, store: plane.verify_macs([]),
+    "generate_card_verifications": lambda plane, store: plane.generate_card_verifications([]),
+    "verify_card_verifications": lambda plane, store: plane.verify_card_verifications([]),
+    "generate_issuer_scripts": lambda plane, store: plane.generate_issuer_scripts([]),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CALLS)
+def test_a_destroyed_bdk_is_forgotten_at_any_call_within_a_second(own_store, monkeypatch, name):
+    now_s = 1000.0
+    monkeypatch.setattr(data_plane.time, "monotonic", lambda: now_s)
+    plane = DataPlane(own_store)
+    pins = [dukpt_pin(own_store, layout) for layout in (PinBlockFormat.SM4_0, PinBlockFormat.ISO_4)]
+    assert all(references(result) for result in plane.pin_references(pins))
+    destroyed, kept = [pin.key for pin in pins]
+    own_store.retire(destroyed)
+    own_store.schedule_destruction(destroyed, 0)
+    own_store.destroy_due(1)
+    OTHER_CALLS[name](plane, own_store)
+    assert set(plane._dukpt_hosts) == {destroyed, kept}
+    now_s += data_plane.HOSTS_CHECKED_EVERY_S
+    OTHER_CALLS[name](plane, own_store)
+    assert set(plane._dukpt_hosts) == {kept}
 
 
 def test_hosts_of_many_bdks_are_bounded(own_store, monkeypatch):

@@ -200,7 +200,8 @@ def test_another_session_key_is_found() -> None:
 
 def test_a_card_that_signs_with_its_own_key_is_found(masters: Masters) -> None:
     udk = derive_udk(imk_of(masters), pan=PAN, psn="00")
-    arqc = mac_algorithm_1(udk, AGREED, padding=Padding.ONE_THEN_ZEROS, size=8)
+    own_key = Key(udk.cipher, KeyUsage.SESSION_AC, udk.value)
+    arqc = mac_algorithm_1(own_key, AGREED, padding=Padding.ONE_THEN_ZEROS, size=8)
     assert only_difference(masters.explain(arqc)) == {"session_method": None}
 
 

@@ -54,7 +54,7 @@ def forge(protection: Key, value: bytes = VALUE[:16], **fields: object) -> str:
 def test_published_key_blocks_open(vectors, name, cipher):
     v = vectors[name]
     protection = Key(cipher, KeyUsage.KEY_BLOCK_PROTECTION, bytes.fromhex(v["kbpk"]))
-    header, key = unwrap_key(protection, v["block"])
+    header, key = unwrap_key(protection, v["block"], narrower_modes="E")
     assert key == Key(cipher, KeyUsage.PIN_ENCRYPTION, bytes.fromhex(v["key"]))
     assert (header.mode_of_use, header.key_version, header.exportability) == ("E", "00", EXPORTABLE)
 
@@ -195,8 +195,40 @@ def test_an_authentic_block_of_an_unwanted_usage_is_refused():
         unwrap_key(KBPKS["B"], block, usages={KeyUsage.DATA_ENCRYPTION})
 
 
+@pytest.mark.parametrize("usage", USAGE_CODES)
+def test_a_key_for_one_direction_is_taken_by_those_alone_who_keep_to_it(usage):
+    full, *narrower = USAGE_CODES[usage].modes
+    protection, key = KBPKS["D-256"], key_of(usage)
+    assert unwrap_key(protection, wrap(protection, key, mode_of_use=full)).header.mode_of_use == full
+    for mode in narrower:
+        block = wrap(protection, key, mode_of_use=mode)
+        for taken in ((), "".join(set("BCDEGVX") - {mode})):
+            with pytest.raises(KeyUsageError):
+                unwrap_key(protection, block, narrower_modes=taken)
+        header, came_back = unwrap_key(protection, block, narrower_modes=mode)
+        assert (header.mode_of_use, came_back) == (mode, key)
+
+
+@pytest.mark.parametrize(
+    ("cipher", "value"),
+    [
+        (Cipher.TDES, VALUE[:8] * 2),
+        (Cipher.TDES, VALUE[:8] + bytes(byte ^ 1 for byte in VALUE[:8])),
+        (Cipher.TDES, b"\x01" * 16),
+        (Cipher.AES, bytes(16)),
+        (Cipher.SM4, bytes(16)),
+    ],
+    ids=["equal halves", "equal but for parity", "parity alone", "zero AES", "zero SM4"],
+)
+def test_a_key_that_protects_nothing_does_not_come_out_of_a_block(cipher, value):
+    protection = KBPKS["D-128"]
+    block = wrap(protection, Key(cipher, KeyUsage.PIN_ENCRYPTION, value))
+    with pytest.raises(KeyBlockInvalidError, match=r"zero|halves"):
+        unwrap_key(protection, block)
+
+
 def test_a_key_wrapping_key_of_the_standard_is_read_as_a_protection_key():
-    block = forge(KBPKS["D-128"], usage_code="K0", mode_of_use="D")
+    block = forge(KBPKS["D-128"], usage_code="K0", mode_of_use="B")
     assert unwrap_key(KBPKS["D-128"], block).key.usage is KeyUsage.KEY_BLOCK_PROTECTION
 
 
@@ -292,7 +324,7 @@ def test_what_is_written_is_read(name, blocks, mode_of_use, key_version):
     block = wrap(
         KBPKS[name], mode_of_use=mode_of_use, key_version=key_version, optional_blocks=optional_blocks
     )
-    header, key = unwrap_key(KBPKS[name], block)
+    header, key = unwrap_key(KBPKS[name], block, narrower_modes="DE")
     assert key == PIN_KEY
     assert header.optional_blocks == optional_blocks
     assert (header.mode_of_use, header.key_version) == (mode_of_use, key_version)

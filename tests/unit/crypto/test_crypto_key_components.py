@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crypto.errors import KeyUsageError
-from crypto.key_components import KeyComponent, KeyComponentInvalidError, combine_components, split_key
-from crypto.keys import Cipher, Exportability, Key, KeyUsage
+from crypto.errors import KeyComponentInvalidError, KeyUnsoundError, KeyUsageError
+from crypto.key_components import KeyComponent, combine_components, split_key
+from crypto.key_store.software import SoftwareKeyStore
+from crypto.keys import Cipher, Exportability, Key, KeyUsage, require_sound_value
 
 ONE = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
 TWO = bytes.fromhex("11223344556677889900AABBCCDDEEFF")
@@ -93,6 +94,42 @@ def test_a_3des_key_that_would_be_single_des_is_refused():
     with pytest.raises(KeyComponentInvalidError, match="halves"):
         combine(ONE, doubled, cipher=Cipher.TDES)
     assert combine(ONE, doubled).value == TWO[:8] * 2
+
+
+UNSOUND = {
+    "zero 3DES": (Cipher.TDES, bytes(16)),
+    "parity bits alone": (Cipher.TDES, b"\x01" * 16),
+    "equal halves": (Cipher.TDES, ONE[:8] * 2),
+    "halves that differ in parity bits": (Cipher.TDES, ONE[:8] + xored(ONE[:8], b"\x01" * 8)),
+    "zero SM4": (Cipher.SM4, bytes(16)),
+    "zero AES-256": (Cipher.AES, bytes(32)),
+    "zero HMAC-SM3": (Cipher.HMAC_SM3, bytes(32)),
+}
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_a_value_that_protects_nothing_is_refused_wherever_one_comes_in(tmp_path, name):
+    cipher, value = UNSOUND[name]
+    key = Key(cipher, USAGES.get(cipher, KeyUsage.PIN_ENCRYPTION), value)
+    with pytest.raises(KeyUnsoundError, match=r"zero|halves"):
+        require_sound_value(cipher, value)
+    store = SoftwareKeyStore.create(tmp_path / "keys")
+    with pytest.raises(KeyUnsoundError, match=r"zero|halves"):
+        store.install("unsound", key)
+    assert not [info for info in store.describe() if info.name == "unsound"]
+    part = (THREE * 2)[: len(value)]
+    with pytest.raises(KeyComponentInvalidError, match=r"zero|halves"):
+        combine_components(
+            cipher, key.usage, [KeyComponent(cipher, part), KeyComponent(cipher, xored(part, value))]
+        )
+
+
+def test_what_is_unsound_under_3des_alone_is_sound_elsewhere(tmp_path):
+    store = SoftwareKeyStore.create(tmp_path / "keys")
+    for cipher, value in ((Cipher.SM4, ONE[:8] * 2), (Cipher.AES, b"\x01" * 16), (Cipher.TDES, ONE)):
+        require_sound_value(cipher, value)
+        name = f"sound-{cipher.value.lower()}"
+        assert store.install(name, Key(cipher, KeyUsage.PIN_ENCRYPTION, value)).version == 1
 
 
 def test_components_of_another_cipher_or_length_are_refused():

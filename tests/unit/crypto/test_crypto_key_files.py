@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 
 from crypto.diversification import derive_udk
 from crypto.errors import (
+    KeyNotFoundError,
     KeyStateError,
     KeyStoreExistsError,
     KeyStoreUnavailableError,
@@ -201,9 +202,38 @@ def test_another_storage_key_opens_nothing(tmp_path):
 
 
 def test_a_creation_that_died_before_its_list_may_be_repeated(tmp_path):
-    (tmp_path / "storage.key").write_text("00" * 16)
+    write_whole(tmp_path / "storage.key", b"00" * 16)
     SoftwareKeyStore.create(tmp_path)
     assert len(SoftwareKeyStore.open(tmp_path).describe()) == len(DEVELOPMENT_KEYS)
+
+
+def test_a_store_whose_list_was_lost_keeps_the_storage_key_of_its_backups(tmp_path):
+    SoftwareKeyStore.create(tmp_path)
+    before, backup = ((tmp_path / name).read_bytes() for name in ("storage.key", "keys.json"))
+    (tmp_path / "keys.json").unlink()
+    SoftwareKeyStore.create(tmp_path)
+    assert (tmp_path / "storage.key").read_bytes() == before
+    write_whole(tmp_path / "keys.json", backup)
+    assert len(SoftwareKeyStore.open(tmp_path).describe()) == len(DEVELOPMENT_KEYS)
+
+
+def test_a_storage_key_open_to_others_is_not_taken_over(tmp_path):
+    write_whole(tmp_path / "storage.key", b"00" * 16)
+    (tmp_path / "storage.key").chmod(0o644)
+    with pytest.raises(KeyStoreUnavailableError, match="open to others"):
+        SoftwareKeyStore.create(tmp_path)
+    assert not (tmp_path / "keys.json").exists()
+
+
+def test_a_key_is_lent_to_virtual_terminals_by_the_software_store_alone(tmp_path):
+    store = SoftwareKeyStore.create(tmp_path)
+    for name in ("zpk-sm4", "bdk-aes", "imk-ac-tdes"):
+        assert store.lend(store.active(name)) == store._keys[store.active(name)][1]
+    unborn = store.generate("bank-a", cipher=Cipher.SM4, usage=KeyUsage.PIN_ENCRYPTION)
+    with pytest.raises(KeyStateError, match="PRE_ACTIVE"):
+        store.lend(unborn.ref)
+    with pytest.raises(KeyNotFoundError):
+        store.lend(KeyRef("zpk-sm4", 2))
 
 
 def _entry_of(directory: Path, ref: KeyRef) -> dict[str, object]:

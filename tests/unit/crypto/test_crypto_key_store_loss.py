@@ -44,6 +44,11 @@ def test_a_session_key_lost_with_its_token_answers_no_card():
 
 
 @pytest.mark.usefixtures("token")
+def test_recoveries_leave_no_sessions_behind():
+    play("sessions", "batch")
+
+
+@pytest.mark.usefixtures("token")
 def test_a_refused_pin_is_never_tried_again():
     play("changed_pin", "batch")
 

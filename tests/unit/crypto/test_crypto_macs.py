@@ -2,7 +2,7 @@
 
 import pytest
 
-from crypto.errors import MacInvalidError
+from crypto.errors import KeyUsageError, MacInvalidError
 from crypto.keys import Cipher, Key, KeyUsage
 from crypto.macs import (
     CbcMacContext,
@@ -62,6 +62,45 @@ def test_a_shortened_mac_is_refused_where_the_whole_was_agreed(name):
     for kept in range(len(mac)):
         with pytest.raises(MacInvalidError):
             verify(b"message", mac[:kept])
+
+
+# By their standards alone; ``cmac_block`` and ``hmac_sm3_context`` are for those who answer for the key.
+USAGES = {
+    "algorithm 1": {"MAC_ALGORITHM_1", "MESSAGE_MAC", "SESSION_AC", "SESSION_SMI"},
+    "algorithm 3": {"MAC_ALGORITHM_3", "MESSAGE_MAC", "SESSION_AC", "SESSION_SMI"},
+    "cmac": {"MAC_CMAC", "MESSAGE_MAC", "IDENTIFICATION_CODE"},
+    "hmac": {"MAC_HMAC_SM3", "MESSAGE_MAC"},
+}
+BY_KEY = {
+    "algorithm 1": (
+        lambda key: mac_algorithm_1(key, b"", padding=PADDING),
+        lambda key: verify_mac_algorithm_1(key, b"", mac=bytes(16), padding=PADDING),
+    ),
+    "algorithm 3": (
+        lambda key: mac_algorithm_3(key, b"", padding=PADDING),
+        lambda key: verify_mac_algorithm_3(key, b"", mac=bytes(8), padding=PADDING),
+    ),
+    "cmac": (lambda key: cmac_tag(key, b""), lambda key: verify_cmac(key, b"", mac=bytes(8))),
+    "hmac": (lambda key: hmac_sm3(key, b""), lambda key: verify_hmac_sm3(key, b"", mac=bytes(32))),
+}
+
+
+@pytest.mark.parametrize("name", BY_KEY)
+@pytest.mark.parametrize("usage", KeyUsage)
+def test_each_code_takes_keys_that_are_for_it(name, usage):
+    make, verify = BY_KEY[name]
+    try:
+        key = Key(Cipher.TDES, usage, VALUE) if name != "hmac" else Key(Cipher.HMAC_SM3, usage, VALUE * 2)
+    except KeyUsageError:
+        return
+    if usage.value in USAGES[name]:
+        make(key)
+        with pytest.raises(MacInvalidError):
+            verify(key)
+        return
+    for misuse in (make, verify):
+        with pytest.raises(KeyUsageError):
+            misuse(key)
 
 
 @pytest.mark.parametrize("size", [0, 3, 17])

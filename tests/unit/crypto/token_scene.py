@@ -5,6 +5,7 @@ The token is taken away by moving SoftHSM's directory, and made slow by locking 
 """
 
 import contextlib
+import ctypes
 import fcntl
 import logging
 import os
@@ -22,6 +23,7 @@ from key_store_bureau import Bureau
 from crypto.card_code import CardCodeUse
 from crypto.errors import KeyStoreUnavailableError
 from crypto.key_store.pkcs11_token import Pkcs11KeyStore
+from crypto.key_store.token_connection import TokenConnection
 from crypto.key_store.token_settings import TokenMode, TokenSettings
 from crypto.keys import KeyUsage
 
@@ -184,9 +186,12 @@ def session(scene: Scene) -> None:
     (before,) = store.verify_arqcs([check])
     assert before is not None
     expected = before.arpc(b"00")
+    before.answer_ahead([b"05", b"51"])
+    prepared = [before.arpc(b"05"), before.arpc(b"51")]
     scene.take_away()
     refused(lambda: store.verify_arqcs([check]))
     refused(lambda: before.arpc(b"00"))
+    assert [before.arpc(b"05"), before.arpc(b"51")] == prepared
     until(lambda: store._connection._objects is None)
     scene.bring_back()
     until(lambda: not store.is_lost)
@@ -194,6 +199,29 @@ def session(scene: Scene) -> None:
     (after,) = store.verify_arqcs([check])
     assert after is not None
     assert after.arpc(b"00") == expected
+    assert [after.arpc(b"05"), after.arpc(b"51")] == prepared
+
+
+def sessions(scene: Scene) -> None:
+    """A token that is there but does not know the storage key is reconnected to again and again, in two sessions."""
+    store = Pkcs11KeyStore.create(scene.keys, scene.settings, names=["imk-ac-aes"])
+    connection = store._connection
+    library = ctypes.CDLL(str(scene.settings.module))
+
+    def opened() -> int:
+        told = (ctypes.c_ulong * 8)()
+        return sum(library.C_GetSessionInfo(ctypes.c_ulong(handle), told) == 0 for handle in range(1, 1000))
+
+    def reconnected(_: object = None) -> int:
+        connection._reconnect()
+        return opened()
+
+    counts = [connection._thread.submit(reconnected).result(WAIT_MAX_S) for _ in range(5)]
+    assert counts == [2] * 5, counts
+    # Log-ins that this process lost sight of cost one session, not one each time.
+    connection._module.logins.clear()
+    counts = [connection._thread.submit(reconnected).result(WAIT_MAX_S) for _ in range(5)]
+    assert len(set(counts)) == 1, counts
 
 
 def slow(scene: Scene) -> None:
@@ -260,14 +288,26 @@ def refusals(scene: Scene) -> None:
             scene.pin_file.chmod(0o600)
             scene.pin_file.write_text("00000000")
             assert f"refuses the PIN in {scene.pin_file}" in refused(given())
+            # Not this process, nor the next: SoftHSM counts no tries, tokens do.
+            assert f"the PIN in {scene.pin_file} was refused before" in refused(given())
+            again = [sys.executable, __file__, "open", str(scene.pin_file)]
+            told = subprocess.run(again, check=True, capture_output=True, text=True).stdout
+            assert f"the PIN in {scene.pin_file} was refused before" in told
     assert not Pkcs11KeyStore.open(scene.keys, settings).is_lost
+
+
+def open_once(pin_file: str) -> None:
+    """A worker that starts on the token of the scene that started this process."""
+    module = Path("/usr/lib/softhsm/libsofthsm2.so")
+    settings = TokenSettings(module=module, pin_file=Path(pin_file), label="scene")
+    sys.stdout.write(refused(lambda: TokenConnection.open(settings)))
 
 
 def main() -> None:
     name = sys.argv[1]
-    if name == "hold":
-        return hold(sys.argv[2])
-    scenes = {f.__name__: f for f in (lost, memory, session, slow, changed_pin, refusals)}
+    if name in ("hold", "open"):
+        return (hold if name == "hold" else open_once)(sys.argv[2])
+    scenes = {f.__name__: f for f in (lost, memory, session, sessions, slow, changed_pin, refusals)}
     mode = TokenMode(sys.argv[2])
     with tempfile.TemporaryDirectory() as directory:
         scenes[name](Scene(Path(directory), mode=mode))

@@ -78,6 +78,31 @@ async def test_slow_store_does_not_stop_the_event_loop_and_is_asked_by_one_threa
     keys.close()
 
 
+async def test_what_holds_up_a_card_goes_before_what_a_bank_asks_in_frames() -> None:
+    keys = KeyCalls(cast(KeyStore, StoreStandIn(is_blocking=True)))
+    may_answer, asked = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def slow() -> None:
+        asked.set()
+        assert may_answer.wait(10)
+
+    held = asyncio.ensure_future(keys.ask(slow))
+    await asyncio.to_thread(asked.wait, 10)
+    frames = [asyncio.ensure_future(keys.ask(lambda: order.append("frame"))) for _ in range(3)]
+    gone = asyncio.ensure_future(keys.ask(lambda: order.append("gone")))
+    await asyncio.sleep(0)
+    card = asyncio.ensure_future(keys.ask(lambda: order.append("card"), first=True))
+    await asyncio.sleep(0)
+    gone.cancel()
+    may_answer.set()
+    await asyncio.gather(held, card, *frames)
+    # Who hung up while waiting has no turn, and takes none from the others.
+    assert order == ["card", "frame", "frame", "frame"]
+    assert await keys.ask(lambda: 5) == 5
+    keys.close()
+
+
 async def test_store_in_the_process_is_asked_at_once() -> None:
     keys = KeyCalls(cast(KeyStore, StoreStandIn(is_blocking=False)))
     assert await keys.ask(threading.get_ident) == threading.get_ident()

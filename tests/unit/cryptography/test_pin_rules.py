@@ -10,12 +10,13 @@ from onecard.v1 import cryptography_pb2 as pb
 from server.cards.rules import CardStatus
 from server.cryptography.rules import (
     PIN_TRIES_MAX,
+    PIN_UNBLOCKS_MAX,
     RESPONSE_CODES,
     PinReason,
-    PresentedPin,
     count_try,
+    reason_before_comparing,
     reason_of_card,
-    reason_of_pin,
+    reason_of_unblocking,
     tries_left,
 )
 from server.engine.operation import CardState
@@ -64,6 +65,7 @@ def test_response_codes_are_those_of_the_proto() -> None:
         "TRIES_EXCEEDED": "75",
         "PIN_BLOCK_INVALID": "A7",
         "WRONG_PIN": "55",
+        "UNBLOCKS_EXCEEDED": "75",
     }
 
 
@@ -88,20 +90,16 @@ def test_locked_row_of_a_card_that_the_directory_does_not_know_is_unknown() -> N
     has_pin=st.booleans(),
     tries=st.integers(0, PIN_TRIES_MAX + 2),
     readable=st.booleans(),
-    fits=st.booleans(),
 )
-def test_first_reason_that_applies_is_the_answer(
-    has_pin: bool, tries: int, readable: bool, fits: bool
-) -> None:
+def test_first_reason_that_applies_is_the_answer(has_pin: bool, tries: int, readable: bool) -> None:
     applies = {
         PinReason.NO_PIN: not has_pin,
         PinReason.TRIES_EXCEEDED: tries >= PIN_TRIES_MAX,
         PinReason.PIN_BLOCK_INVALID: not readable,
-        PinReason.WRONG_PIN: not fits,
     }
     expected = min((reason for reason, does in applies.items() if does), default=PinReason.ACCEPTED)
     state = card(tries=tries)
-    reason = reason_of_pin(state, has_pin=has_pin, presented=PresentedPin(readable, fits))
+    reason = reason_before_comparing(state, has_pin=has_pin, is_readable=readable)
     assert reason is expected
     assert (state.pin_tries, state.changed) == (tries, False)
 
@@ -120,7 +118,9 @@ def test_wrong_pin_adds_one_and_the_accepted_one_sets_back(reason: PinReason, tr
 def test_three_wrong_pins_in_a_row_block_whatever_comes_after(guesses: list[bool]) -> None:
     state, wrong_in_a_row = card(), 0
     for fits in guesses:
-        reason = reason_of_pin(state, has_pin=True, presented=PresentedPin(readable=True, fits=fits))
+        reason = reason_before_comparing(state, has_pin=True, is_readable=True)
+        if reason is PinReason.ACCEPTED and not fits:
+            reason = PinReason.WRONG_PIN
         count_try(state, reason)
         if wrong_in_a_row >= PIN_TRIES_MAX:
             assert reason is PinReason.TRIES_EXCEEDED
@@ -128,6 +128,18 @@ def test_three_wrong_pins_in_a_row_block_whatever_comes_after(guesses: list[bool
         assert reason is (PinReason.ACCEPTED if fits else PinReason.WRONG_PIN)
         wrong_in_a_row = 0 if fits else wrong_in_a_row + 1
         assert tries_left(state) == PIN_TRIES_MAX - wrong_in_a_row
+
+
+@pytest.mark.parametrize("tries", range(PIN_TRIES_MAX + 1))
+@pytest.mark.parametrize("unblocks", [None, 0, PIN_UNBLOCKS_MAX - 1, PIN_UNBLOCKS_MAX, PIN_UNBLOCKS_MAX + 1])
+def test_unblocking_ends_where_it_would_be_a_way_to_guess(tries: int, unblocks: int | None) -> None:
+    reason = reason_of_unblocking(card(tries=tries), unblocks=unblocks)
+    if unblocks is None:
+        assert reason is PinReason.NO_PIN
+    else:
+        # What gives no new guess is always granted.
+        used_up = unblocks >= PIN_UNBLOCKS_MAX and tries > 0
+        assert reason is (PinReason.UNBLOCKS_EXCEEDED if used_up else PinReason.ACCEPTED)
 
 
 def test_tries_left_are_never_negative_and_none_without_a_card() -> None:

@@ -16,6 +16,18 @@ def test_every_served_rpc_has_a_policy_and_every_policy_an_rpc() -> None:
 
 def test_classes_are_those_the_protos_name() -> None:
     assert {rpc.split("/")[2]: policy.rpc_class for rpc, policy in RPC_POLICIES.items()} == {
+        "VerifyArqc": "verify_arqc",
+        "VerifyPin": "verify_pin",
+        "ChangePin": "change_pin",
+        "UnblockPin": "unblock_pin",
+        "IssuePin": "issue_pin",
+        "TranslatePin": "translate_pin",
+        "GenerateMac": "generate_mac",
+        "VerifyMac": "verify_mac",
+        "GenerateCardVerification": "generate_card_verification",
+        "VerifyCardVerification": "verify_card_verification",
+        "GenerateIssuerScript": "generate_issuer_script",
+        "CryptographyStream": "cryptography_stream",
         "Authorize": "authorization",
         "AuthorizeStream": "authorization",
         "CreateChallenge": "card_authentication",

@@ -1,5 +1,6 @@
 """Who may do what with keys, and when: every state, every kind, and which reason comes first."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from server.errors import (
     StateConflictError,
 )
 from server.keys import rules, shapes
+from server.keys.details import audit_text
 from server.keys.rules import Change, ChangeKind, ChangeState, Proposal
 from server.keys.shapes import KeyName, NewVersion
 
@@ -39,6 +41,8 @@ def change(**facts: object) -> Change:
             "state": ChangeState.PROPOSED,
             "justification": "why",
             "request": b"",
+            "details": (),
+            "under_version": 0,
             "proposed_by": "one",
             "proposed_at": NOON,
             "decided_by": "",
@@ -82,37 +86,44 @@ def reason_of(function: object, *arguments: object, **options: object) -> str:
 def test_the_proposer_never_approves_whatever_the_state() -> None:
     for state in ChangeState:
         with pytest.raises(NotGrantedError) as refusal:
-            rules.require_approver(change(state=state), "one", is_carried_out=False)
+            rules.require_approver(change(state=state), "one")
         assert refusal.value.reason == "SECOND_PERSON_REQUIRED"
 
 
-@pytest.mark.parametrize("state", [state for state in ChangeState if state is not ChangeState.PROPOSED])
-def test_a_decided_change_is_neither_approved_nor_rejected(state: ChangeState) -> None:
+ENDED = [state for state in ChangeState if state not in (ChangeState.PROPOSED, ChangeState.APPROVED)]
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_a_change_that_has_ended_is_neither_approved_nor_rejected(state: ChangeState) -> None:
     with pytest.raises(StateConflictError, match=state.value.lower()):
-        rules.require_approver(change(state=state), "two", is_carried_out=True)
+        rules.require_approver(change(state=state), "two")
     with pytest.raises(StateConflictError):
-        rules.require_rejectable(change(state=state), is_carried_out=False)
+        rules.require_undecided(change(state=state))
+
+
+def test_an_approved_change_is_completed_however_late_and_not_rejected() -> None:
+    approved = change(state=ChangeState.APPROVED, decided_by="two", now=NOON + timedelta(days=9))
+    for participant in ("two", "three"):
+        rules.require_approver(approved, participant)
+    with pytest.raises(StateConflictError, match="approved"):
+        rules.require_undecided(approved)
+    with pytest.raises(StateConflictError):
+        rules.require_component_from(approved, "three", [])
 
 
 def test_a_change_waits_for_less_than_24_hours() -> None:
     day = timedelta(hours=24)
-    rules.require_approver(change(now=NOON + day - timedelta(microseconds=1)), "two", is_carried_out=False)
+    rules.require_approver(change(now=NOON + day - timedelta(microseconds=1)), "two")
     with pytest.raises(StateConflictError, match="expired"):
-        rules.require_approver(change(now=NOON + day), "two", is_carried_out=False)
-    # What the key store has done already waits for its record as long as it takes.
-    rules.require_approver(change(now=NOON + 9 * day), "two", is_carried_out=True)
+        rules.require_approver(change(now=NOON + day), "two")
+    # It may still be rejected, until the housekeeper has ended it.
+    rules.require_undecided(change(now=NOON + 9 * day))
 
 
 @pytest.mark.parametrize(("given", "reason"), [(0, "KEY_CHANGE_STATE"), (1, "KEY_CHANGE_STATE"), (2, "")])
 def test_an_import_is_approved_with_all_its_components(given: int, reason: str) -> None:
     waiting = change(components_needed=2, components_given=given)
-    assert reason_of(rules.require_approver, waiting, "two", is_carried_out=False) == reason
-
-
-def test_what_was_carried_out_is_not_rejected() -> None:
-    rules.require_rejectable(change(), is_carried_out=False)
-    with pytest.raises(StateConflictError, match="approve it again"):
-        rules.require_rejectable(change(), is_carried_out=True)
+    assert reason_of(rules.require_approver, waiting, "two") == reason
 
 
 @pytest.mark.parametrize(
@@ -138,8 +149,17 @@ def test_components_come_from_different_operators(
 def test_only_the_approver_of_a_done_change_is_told_again() -> None:
     done = change(state=ChangeState.EXECUTED, decided_by="two", decided_at=NOON)
     assert rules.is_told_again(done, "two")
+    for state in (ChangeState.APPROVED, ChangeState.FAILED):
+        assert not rules.is_told_again(change(state=state, decided_by="two", decided_at=NOON), "two")
     assert not rules.is_told_again(done, "three")
     assert not rules.is_told_again(change(state=ChangeState.REJECTED, decided_by="two"), "two")
+
+
+def test_an_approval_is_told_again_for_ten_minutes() -> None:
+    late = NOON + timedelta(minutes=10)
+    for now, is_told in ((late - timedelta(microseconds=1), True), (late, False)):
+        done = change(state=ChangeState.EXECUTED, decided_by="two", decided_at=NOON, now=now)
+        assert rules.is_told_again(done, "two") is is_told
 
 
 STATES = (KeyState.PRE_ACTIVE, KeyState.ACTIVE, KeyState.VERIFY_ONLY, KeyState.DESTROYED)
@@ -206,6 +226,30 @@ def test_keys_of_stored_look_up_values_have_one_version(usage: KeyUsage) -> None
     assert reason_of(rules.require_fitting, "new", usage, Cipher.SM4, infos) == ""
 
 
+@pytest.mark.parametrize("usage", [KeyUsage.SEALING, KeyUsage.CHALLENGE, KeyUsage.CARD_CODE])
+def test_keys_that_the_core_works_under_are_rotated_and_not_retired(usage: KeyUsage) -> None:
+    infos = [key(usage=usage)]
+    with pytest.raises(StateConflictError, match="rotate it"):
+        rules.require_possible(proposal(ChangeKind.RETIRE), infos)
+    assert reason_of(rules.require_possible, proposal(ChangeKind.ROTATE), infos) == ""
+
+
+def test_the_names_that_the_core_works_under_are_not_retired() -> None:
+    names = {"pvk"} | {
+        f"{name}-{suffix}" for name in ("imk-ac", "ss-auth") for suffix in ("sm4", "tdes", "aes")
+    }
+    assert names == rules.CORE_KEY_NAMES
+    for name in names:
+        wanted = Proposal(kind=ChangeKind.RETIRE, key=KeyName(name=name, version=1))
+        assert reason_of(rules.require_possible, wanted, [key(name=name)]) == "KEY_STATE"
+
+
+@pytest.mark.parametrize("state", [KeyState.PRE_ACTIVE, KeyState.VERIFY_ONLY])
+def test_a_sealing_key_is_not_destroyed(state: KeyState) -> None:
+    infos = [key(usage=KeyUsage.SEALING, state=state)]
+    assert reason_of(rules.require_possible, proposal(ChangeKind.DESTROY), infos) == "KEY_IN_USE"
+
+
 @pytest.mark.parametrize("usage", sorted(shapes.NOT_ADMINISTERED, key=lambda usage: usage.value))
 def test_derived_keys_are_not_administered(usage: KeyUsage) -> None:
     for kind in (ChangeKind.RETIRE, ChangeKind.ROTATE):
@@ -251,6 +295,30 @@ def test_a_protection_key_that_verifies_only_still_opens_blocks(kind: str, reaso
     infos = [key(exportability=Exportability.EXPORTABLE), kbpk]
     wanted = proposal(ChangeKind(kind), under=KeyName(name="kbpk", version=1))
     assert reason_of(rules.require_possible, wanted, infos) == reason
+
+
+def test_a_protecting_key_is_pinned_to_the_version_that_is_active() -> None:
+    infos = [key(name="kbpk", usage=KBPK.usage, state=KeyState.VERIFY_ONLY), replace(KBPK, version=2)]
+    infos.append(key(exportability=Exportability.EXPORTABLE))
+    for kind in (ChangeKind.EXPORT_BLOCK, ChangeKind.IMPORT_BLOCK):
+        wanted = proposal(kind, under=KeyName(name="kbpk", version=0))
+        assert rules.pinned(wanted, infos) == replace(wanted, under=KeyName(name="kbpk", version=2))
+    assert rules.pinned(proposal(ChangeKind.ROTATE), infos) == proposal(ChangeKind.ROTATE)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_no_key_leaves_under_itself(version: int) -> None:
+    infos = [key(usage=KeyUsage.KEY_BLOCK_PROTECTION, exportability=Exportability.EXPORTABLE)]
+    wanted = proposal(ChangeKind.EXPORT_BLOCK, under=KeyName(name="imk", version=version))
+    with pytest.raises(MalformedFieldError) as refusal:
+        rules.pinned(wanted, infos)
+    assert refusal.value.field == "export_block.under"
+
+
+def test_the_audit_tells_the_check_value_of_the_key_that_there_is() -> None:
+    details = ["usage=IMK_AC", "kcv=000000"]
+    assert audit_text(ChangeKind.RETIRE, details) == "RETIRE usage=IMK_AC kcv=000000"
+    assert audit_text(ChangeKind.RETIRE, details, kcv="ABCDEF") == "RETIRE kcv=ABCDEF usage=IMK_AC"
 
 
 def shaped(usage: str, cipher: Cipher, size: int = 0, option: UdkOption | None = None) -> NewVersion:
