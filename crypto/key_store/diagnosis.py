@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from crypto.blocks import ecb_encryptor
 from crypto.cryptogram import ARQC_SIZE, ATC_MAX, TransactionData
 from crypto.diversification import SessionMethod, session_factor, udk_factor_of
-from crypto.errors import KeyNotFoundError, KeyStateError, KeyUsageError
+from crypto.errors import KEY_REFUSALS, KeyNotFoundError, KeyStateError, KeyUsageError
 from crypto.key_store.batches import MasterKeys
 from crypto.key_store.checks import ArqcCheck
 from crypto.keys import Cipher, Key, KeyInfo, KeyRef, KeyState, KeyUsage, UdkOption
@@ -249,7 +249,7 @@ class _Trial:
         for parameters in candidates:
             try:
                 yield parameters, self._cryptogram(parameters)
-            except (KeyNotFoundError, KeyStateError, KeyUsageError):
+            except KEY_REFUSALS:
                 # No such session key for this cipher, or another process destroyed the key.
                 continue
 

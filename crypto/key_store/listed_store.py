@@ -92,8 +92,6 @@ class ListedKeyStore(KeyAdministration):
     def require_generating(self, ref: KeyRef, *usages: KeyUsage) -> KeyInfo:
         """See ``KeyStore.require_generating``."""
         info = self.require_usable(ref, *usages)
-        if info.state is not KeyState.ACTIVE and self._list.renew():
-            info = self.require_usable(ref, *usages)
         if info.state is not KeyState.ACTIVE:
             raise KeyStateError(f"key {ref.name} version {ref.version} may not generate")
         return info

@@ -5,7 +5,6 @@ client that goes away neither loses nor doubles a commit.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -13,8 +12,6 @@ from typing import Any
 from server.engine.lane import Lane, LaneSettings
 from server.engine.operation import Operation, Ticket
 from server.errors import OverloadedError, UnavailableError
-
-log = logging.getLogger(__name__)
 
 
 class GroupCommit:
@@ -79,17 +76,12 @@ class GroupCommit:
         """Has the key store asked while no lane waits for it: what needs no key, a loss report first, goes on."""
 
         async def ask() -> None:
-            try:
-                await prepare(operations)
-            except Exception as error:
-                # They come back unasked, and their capabilities fail closed.
-                log.error("key store was not asked", exc_info=error)
-                for operation in operations:
-                    operation.prepared = True
-            finally:
-                self._aside -= len(operations)
-                self._queue.extendleft(reversed(operations))
-                self._arrived.set()
+            await prepare(operations)
+            self._aside -= len(operations)
+            # What could not be prepared was settled with its error.
+            prepared = [operation for operation in operations if operation.prepared]
+            self._queue.extendleft(reversed(prepared))
+            self._arrived.set()
 
         self._aside += len(operations)
         task = asyncio.create_task(ask(), name="ask-keys")

@@ -200,7 +200,7 @@ class Lane:
         if self._settings.keys_may_block:
             asking = [o for o in operations if o.asks_keys and not o.prepared]
             if asking:
-                self._prepare_aside(asking, self._prepare)
+                self._prepare_aside(asking, self._prepare_or_settle)
                 operations = [o for o in operations if not o.asks_keys or o.prepared]
                 if not operations:
                     return
@@ -218,6 +218,18 @@ class Lane:
             await capability.prepare(own)
         for operation in unprepared:
             operation.prepared = True
+
+    async def _prepare_or_settle(self, operations: Sequence[Operation]) -> None:
+        """Prepares in halves, where that fails, until the one bad operation stands alone and gets its error."""
+        try:
+            await self._prepare(operations)
+        except Exception as error:
+            if len(operations) == 1:
+                reject(operations, error if isinstance(error, OneCardError) else _incident(error))
+                return
+            middle = len(operations) // 2
+            await self._prepare_or_settle(operations[:middle])
+            await self._prepare_or_settle(operations[middle:])
 
     async def _halve(self, operations: Sequence[Operation], error: Exception) -> None:
         """Tries each half by itself; the operation that stands alone with the error gets it."""

@@ -11,7 +11,7 @@ from crypto.errors import KeyNotFoundError, KeyStateError
 from crypto.key_store.checks import ArqcCheck
 from crypto.key_store.diagnosis import ArqcExplanation, ArqcFinding
 from server.keys import answers, store
-from server.keys.execution import AdministeredKeys, fresh_keys
+from server.keys.execution import AdministeredKeys, fresh_keys, refusals
 from server.keys.rules import Step
 
 # Each may compute some 2,000 MACs: more of them at once would be felt by the callers beside.
@@ -100,4 +100,6 @@ class KeyReading:
                 return ArqcExplanation(finding=ArqcFinding.KEY_UNKNOWN)
             except KeyStateError:
                 return ArqcExplanation(finding=ArqcFinding.KEY_IN_WRONG_STATE)
-        return self._keys.store.explain_arqc(check, transaction=transaction, iad=iad)
+        # A token in strict mode gives no card key away, not to be explained either.
+        with refusals():
+            return self._keys.store.explain_arqc(check, transaction=transaction, iad=iad)

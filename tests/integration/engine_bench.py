@@ -43,12 +43,21 @@ class TrialOperation(Operation):
     refused: bool = False
     lost_races: int = 0
     cut_connections: int = 0
+    # Asks the key store, and waits for it.
+    keys: asyncio.Event | None = None
+
+    @property
+    def asks_keys(self) -> bool:
+        return self.keys is not None
 
 
 class Trial(Capability):
     """Decides, with an answer that no second decision would give again."""
 
     async def prepare(self, operations: Sequence[TrialOperation]) -> None:
+        for operation in operations:
+            if operation.keys is not None:
+                await operation.keys.wait()
         if any(o.trouble is Trouble.PREPARE for o in operations):
             raise RuntimeError("trouble")
 
@@ -137,6 +146,7 @@ class Bench:
             "find_cards": find_cards,
             "calendar": BusinessCalendar.of(time_zone="Asia/Shanghai", cutoff="23:00"),
             "request_log_hours": 72,
+            "keys_may_block": False,
             "observe": lambda *_: None,
         }
         engine = GroupCommit(

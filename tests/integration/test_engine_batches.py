@@ -149,3 +149,46 @@ async def test_many_operations_of_all_kinds_are_settled_once_each(bench: Bench) 
     expected = [StringValue, InternalError, StringValue, NotFoundError, InternalError, StringValue]
     assert [type(result) for result in results] == expected * 60
     assert sum([await bench.posted_minor(card) for card in range(1, CARDS + 1)]) == 1_800
+
+
+async def test_what_needs_no_key_does_not_wait_for_a_store_that_may_block(bench: Bench) -> None:
+    engine, keys = bench.engine(lanes=1, keys_may_block=True), asyncio.Event()
+    mixed = [trial(card, keys=keys if card % 2 else None) for card in range(1, 9)]
+    held = engine.submit(mixed)
+    # On a card that waits for its keys too.
+    (other,) = await engine.submit([trial(1)])
+    assert isinstance(other, StringValue)
+    for operation in mixed:
+        assert await bench.rows_of(operation) == (NEVER if operation.asks_keys else ONCE)
+    assert not held.done()
+    assert engine.waiting == 4
+    keys.set()
+    assert all(isinstance(result, StringValue) for result in await held)
+    for operation in mixed:
+        assert await bench.rows_of(operation) == ONCE
+
+
+async def test_operation_whose_keys_fail_stands_alone(bench: Bench) -> None:
+    keys = asyncio.Event()
+    keys.set()
+    trouble = {3: Trouble.PREPARE, 6: Trouble.PREPARE}
+    operations = [trial(card, keys=keys, trouble=trouble.get(card)) for card in range(1, 9)]
+    results = await bench.engine(lanes=1, keys_may_block=True).submit(operations)
+    for operation, result in zip(operations, results, strict=True):
+        is_bad = operation.trouble is not None
+        assert isinstance(result, InternalError if is_bad else StringValue)
+        assert await bench.rows_of(operation) == (NEVER if is_bad else ONCE)
+
+
+async def test_operations_that_wait_for_keys_count_against_the_queue_and_are_drained(bench: Bench) -> None:
+    engine, keys = bench.engine(lanes=1, queue_max=4, keys_may_block=True), asyncio.Event()
+    held = engine.submit([trial(card, keys=keys) for card in range(1, 4)])
+    await asyncio.sleep(0.05)
+    with pytest.raises(OverloadedError):
+        engine.submit([trial(4), trial(5)])
+    draining = asyncio.ensure_future(engine.drain())
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+    keys.set()
+    await draining
+    assert all(isinstance(result, StringValue) for result in await held)

@@ -41,8 +41,10 @@ def test_stop_signal_drains_and_exits_0(serve: Serve, data_dir: Path, stop_signa
 
 def test_stop_signal_while_starting_leaves_nothing_running(serve: Serve, data_dir: Path) -> None:
     instance = serve()
-    eventually(lambda: (data_dir / "postgres" / "postmaster.pid").exists())
-    postgres_pid = int((data_dir / "postgres" / "postmaster.pid").read_text().split()[0])
+    pid_file = data_dir / "postgres" / "postmaster.pid"
+    # PostgreSQL makes the file before it writes it.
+    eventually(lambda: pid_file.exists() and pid_file.read_text())
+    postgres_pid = int(pid_file.read_text().split()[0])
     assert instance.stop() == 0
     assert not is_running(postgres_pid)
 

@@ -74,8 +74,8 @@ async def token_core(site: TokenSite, request: pytest.FixtureRequest) -> AsyncIt
     assert USER_PIN not in instance.errors()
 
 
-@pytest.fixture(scope="module")
-def banks(token_core: TokenCore) -> list[Caller]:
+@pytest_asyncio.fixture(scope="module")
+async def banks(token_core: TokenCore) -> list[Caller]:
     return [token_core.caller() for _ in range(CONNECTIONS)]
 
 
