@@ -6,11 +6,12 @@ client that goes away neither loses nor doubles a commit.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from server.engine.lane import Lane, LaneSettings
 from server.engine.operation import Operation, Ticket
+from server.engine.preparation import prepare_or_settle
 from server.errors import OverloadedError, UnavailableError
 
 
@@ -70,13 +71,11 @@ class GroupCommit:
         self._arrived.set()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _prepare_aside(
-        self, operations: Sequence[Operation], prepare: Callable[[Sequence[Operation]], Awaitable[None]]
-    ) -> None:
+    def _prepare_aside(self, operations: Sequence[Operation]) -> None:
         """Has the key store asked while no lane waits for it: what needs no key, a loss report first, goes on."""
 
         async def ask() -> None:
-            await prepare(operations)
+            await prepare_or_settle(operations)
             self._aside -= len(operations)
             # What could not be prepared was settled with its error.
             prepared = [operation for operation in operations if operation.prepared]

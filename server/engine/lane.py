@@ -9,7 +9,6 @@ import asyncio
 import logging
 import random
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import asyncpg
 from server.database.pool import HotPathConnection
 from server.database.statements import load
 from server.engine.business_calendar import BusinessCalendar
+from server.engine.database_troubles import CONNECTION_LOST, HELD_UP, LOST_RACE, OUT_OF_RESOURCES
 from server.engine.operation import (
     Account,
     Batch,
@@ -31,6 +31,7 @@ from server.engine.operation import (
     StoredAnswer,
     reject,
 )
+from server.engine.preparation import as_operating_error, by_capability, prepare
 from server.engine.request_log import (
     SwitchKey,
     as_stored,
@@ -44,7 +45,6 @@ from server.errors import (
     ContendedError,
     DatabaseUnavailableError,
     DeadlineError,
-    InternalError,
     OneCardError,
     RequestIdReusedError,
 )
@@ -60,34 +60,8 @@ ATTEMPTS_MAX = 5
 RETRY_DELAY_MAX_S = 0.02
 SWITCH_KEY_PARTS = 4
 
-# A lost race: the winner has committed, so another attempt reads what it wrote.
-LOST_RACE = (
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.UniqueViolationError,
-)
-# One row is held by somebody else for too long: the rest of the batch goes on without it.
-HELD_UP = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
-# The connection is gone or useless. Whether its last commit happened is unknown until the ids are read again.
-CONNECTION_LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    # What asyncpg raises when the server went away between two statements.
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,
-    # A standby after a failover: the next connection asks for one that writes.
-    asyncpg.ReadOnlySQLTransactionError,
-    DatabaseUnavailableError,
-    OSError,
-    TimeoutError,
-)
-OUT_OF_RESOURCES = (asyncpg.InsufficientResourcesError, asyncpg.PostgresIOError)
-
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 Results: TypeAlias = list[Any]
-PrepareAside: TypeAlias = Callable[
-    [Sequence[Operation], Callable[[Sequence[Operation]], Awaitable[None]]], None
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +85,15 @@ class Lane:
     """Runs batches one after another until there are no more."""
 
     def __init__(
-        self, settings: LaneSettings, on_trouble: Callable[[], None], prepare_aside: PrepareAside
+        self,
+        settings: LaneSettings,
+        on_trouble: Callable[[], None],
+        prepare_aside: Callable[[Sequence[Operation]], None],
     ) -> None:
         """
         Args:
             on_trouble: called when a batch is held up, and others should not wait for this lane.
-            prepare_aside: has operations prepared by the function it is given, and queues them again.
+            prepare_aside: has operations prepared while no lane waits, and queues them again.
         """
         self._settings = settings
         self._on_trouble = on_trouble
@@ -152,7 +129,7 @@ class Lane:
             except Exception as error:
                 # Only an error of the engine itself comes here, and even then no caller waits for ever.
                 unsettled = [o for o in operations if o.ticket.results[o.index] is None]
-                reject(unsettled, _incident(error))
+                reject(unsettled, as_operating_error(error))
                 await self._discard()
             # What is being prepared aside has no result yet and comes again.
             settled = [o for o in operations if o.ticket.results[o.index] is not None]
@@ -200,36 +177,16 @@ class Lane:
         if self._settings.keys_may_block:
             asking = [o for o in operations if o.asks_keys and not o.prepared]
             if asking:
-                self._prepare_aside(asking, self._prepare_or_settle)
+                self._prepare_aside(asking)
                 operations = [o for o in operations if not o.asks_keys or o.prepared]
                 if not operations:
                     return
         try:
-            await self._prepare(operations)
+            await prepare(operations)
         except Exception as error:
             await self._halve(operations, error)
         else:
             await self._commit(operations)
-
-    async def _prepare(self, operations: Sequence[Operation]) -> None:
-        """Has each capability ask the key store once for all of its operations."""
-        unprepared = [operation for operation in operations if not operation.prepared]
-        for capability, own in _by_capability(unprepared).items():
-            await capability.prepare(own)
-        for operation in unprepared:
-            operation.prepared = True
-
-    async def _prepare_or_settle(self, operations: Sequence[Operation]) -> None:
-        """Prepares in halves, where that fails, until the one bad operation stands alone and gets its error."""
-        try:
-            await self._prepare(operations)
-        except Exception as error:
-            if len(operations) == 1:
-                reject(operations, error if isinstance(error, OneCardError) else _incident(error))
-                return
-            middle = len(operations) // 2
-            await self._prepare_or_settle(operations[:middle])
-            await self._prepare_or_settle(operations[middle:])
 
     async def _halve(self, operations: Sequence[Operation], error: Exception) -> None:
         """Tries each half by itself; the operation that stands alone with the error gets it."""
@@ -238,7 +195,7 @@ class Lane:
             await self._process(operations[:middle])
             await self._process(operations[middle:])
             return
-        reject(operations, error if isinstance(error, OneCardError) else _incident(error))
+        reject(operations, as_operating_error(error))
 
     async def _commit(self, operations: Sequence[Operation]) -> None:
         connections_lost = 0
@@ -286,7 +243,7 @@ class Lane:
             self._transaction_on = connection
         batch = await self._lock(connection, operations, shard)
         answers, used_keys = await self._read(connection, operations, batch, shard)
-        for capability, own in _by_capability(operations).items():
+        for capability, own in by_capability(operations).items():
             batch.facts[capability] = await capability.read(connection, own, batch)
         await self._reserve_operation_ids(connection, len(operations))
         writer = BatchWriter()
@@ -413,19 +370,6 @@ def _join(operation: Operation, first: Operation, outcome: Outcome) -> Any:
     """Answers a twin in the same batch with the first one's outcome."""
     field = differing_field(operation, as_stored(first))
     return RequestIdReusedError(field) if field else outcome.message
-
-
-def _incident(error: Exception) -> InternalError:
-    incident_id = uuid.uuid4().hex
-    log.error("internal error incident=%s", incident_id, exc_info=error)
-    return InternalError(incident_id)
-
-
-def _by_capability(operations: Sequence[Operation]) -> dict[Capability, list[Operation]]:
-    groups: dict[Capability, list[Operation]] = defaultdict(list)
-    for operation in operations:
-        groups[operation.capability].append(operation)
-    return groups
 
 
 def _by_capability_decided(
