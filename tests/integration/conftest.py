@@ -6,17 +6,23 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 import pytest_asyncio
 from core_under_test import Core, distant_cutoff, open_directory
+from cryptography_requests import add_cryptography_keys
 from engine_bench import CARDS, FIRST_ACCOUNT, Bench
 from key_operators import Ceremony, add_key_participants
+from pin_pad import PinPad
 from running_instance import Instance
 
+from crypto.key_store.software import SoftwareKeyStore
 from server.database import migrate
 from server.database.embedded import EmbeddedPostgres
+from server.key_calls import KeyCalls
+from server.keys.execution import AdministeredKeys
 from server.settings import Settings, socket_dsn
 from server.settlement.reconcile import reconcile
 
@@ -136,3 +142,23 @@ async def key_core(key_instance: Instance) -> AsyncIterator[Core]:
 @pytest.fixture(scope="session")
 def ceremony(key_core: Core) -> Ceremony:
     return Ceremony(key_core)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def housekeeping(key_core: Core) -> AsyncIterator[tuple[Any, AdministeredKeys]]:
+    """What the housekeeper's jobs for keys work with."""
+    store = SoftwareKeyStore.open(key_core.data_dir / "keys")
+    pool = await asyncpg.create_pool(key_core.dsn, min_size=1, max_size=2)
+    yield pool, AdministeredKeys(store, KeyCalls(store))
+    await pool.close()
+
+
+@pytest.fixture(scope="session")
+def pad(core: Core) -> PinPad:
+    return PinPad(core.store)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def cryptography_keys(core: Core) -> None:
+    """Keys and participants of ``cryptography_requests``, in force on every worker."""
+    await add_cryptography_keys(core)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from crypto.key_store.data_plane import DataPlane
 from crypto.key_store.listed_store import ListedKeyStore
 from crypto.key_store.pkcs11_token import Pkcs11KeyStore
 from crypto.key_store.software import SoftwareKeyStore
@@ -98,3 +99,14 @@ def changing_store(backend: Backend, tmp_path: Path) -> Iterator[ListedKeyStore]
 def other_store(backend: Backend, tmp_path: Path, changing_store: ListedKeyStore) -> ListedKeyStore:
     """Another process's view of the same keys."""
     return backend.open(tmp_path / "keys")
+
+
+@pytest.fixture
+def plane(any_store: ListedKeyStore) -> DataPlane:
+    return DataPlane(any_store)
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> SoftwareKeyStore:
+    """A software store that a test may change."""
+    return SoftwareKeyStore.create(tmp_path / "keys")
