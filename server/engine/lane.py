@@ -242,9 +242,11 @@ class Lane:
             await connection.execute("BEGIN")
             self._transaction_on = connection
         batch = await self._lock(connection, operations, shard)
-        answers, used_keys = await self._read(connection, operations, batch, shard)
+        # Answers last: a twin without a card to lock may commit in between, and then its answer must be seen, not only
+        # what it changed.
         for capability, own in by_capability(operations).items():
             batch.facts[capability] = await capability.read(connection, own, batch)
+        answers, used_keys = await self._read(connection, operations, batch, shard)
         await self._reserve_operation_ids(connection, len(operations))
         writer = BatchWriter()
         results, decided = self._decide(operations, batch, answers, used_keys, writer)
