@@ -10,10 +10,10 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import asyncpg
 
@@ -27,6 +27,7 @@ from server.engine.operation import (
     Capability,
     CardState,
     Operation,
+    OperationKind,
     Outcome,
     StoredAnswer,
     reject,
@@ -34,11 +35,15 @@ from server.engine.operation import (
 from server.engine.preparation import as_operating_error, by_capability, prepare
 from server.engine.request_log import (
     SwitchKey,
+    answers_late_original,
     as_stored,
+    claim_numbers,
     differing_field,
     find_answers,
     look_back_date,
     switch_key,
+    tombstone_answer,
+    tombstone_switch_key,
 )
 from server.engine.writer import BatchWriter
 from server.errors import (
@@ -53,6 +58,7 @@ log = logging.getLogger(__name__)
 
 LOCK_CARDS = load("server.engine")["lock_cards"]
 READ_BATCH = load("server.engine")["read_batch"]
+CLAIM_KEYS = load("server.engine")["claim_keys"]
 NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
 
 OPERATION_IDS_PER_BLOCK = 10_000
@@ -64,11 +70,20 @@ Connection: TypeAlias = "asyncpg.Connection[Any]"
 Results: TypeAlias = list[Any]
 
 
+class RulesInForce(Protocol):
+    """The rules that decisions follow: every batch is decided by those in force when it has its locks."""
+
+    version: int
+
+    async def refresh(self, connection: Connection) -> None:
+        """Takes what changed since ``version``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaneSettings:
     """What a lane needs from outside.
 
-    ``find_cards`` gives the facts of the cards that blind indexes name, to be bound to operations.
+    ``shard_count`` is that of the database. ``find_cards`` gives the facts of the cards that blind indexes name, to be bound to operations.
     ``keys_may_block`` tells that asking the key store may wait for something outside the process.
     ``observe`` gets each batch with its results and its duration in seconds, after its callers were answered.
     """
@@ -77,6 +92,8 @@ class LaneSettings:
     find_cards: Callable[[Connection, set[bytes]], Awaitable[Mapping[bytes, Any]]]
     calendar: BusinessCalendar
     request_log_hours: int
+    shard_count: int
+    rules: RulesInForce
     keys_may_block: bool
     observe: Callable[[Sequence[Operation], Results, float], None]
 
@@ -142,27 +159,30 @@ class Lane:
         await self._connection.close()
 
     async def _admit(self, operations: Sequence[Operation]) -> None:
-        """Binds operations to the cards they name, and processes them shard by shard."""
+        """Binds operations to the cards they name, and processes them by the shards they lock rows of."""
         cards = await self._find_cards(operations)
         if cards is None:
             reject(operations, DatabaseUnavailableError())
             return
-        shards: dict[int, list[Operation]] = defaultdict(list)
+        shards: dict[tuple[int, ...], list[Operation]] = defaultdict(list)
         for operation in operations:
             # What comes back prepared was bound before, and holds what the key store said of it.
             if operation.card_index is not None and not operation.prepared:
                 try:
                     operation.bind(cards.get(operation.card_index))
+                    if operation.other is not None:
+                        operation.bind_other(cards.get(operation.other.index))
                 except OneCardError as error:
                     operation.settle(error)
                     continue
-            shards[operation.shard].append(operation)
+            shards[operation.shards].append(operation)
         for shard in sorted(shards):
             await self._process(shards[shard])
 
     async def _find_cards(self, operations: Sequence[Operation]) -> Mapping[bytes, Any] | None:
         """What the operations' indexes name; None when the database does not answer, on a new connection either."""
         indexes = {o.card_index for o in operations if o.card_index is not None and not o.prepared}
+        indexes |= {o.other.index for o in operations if o.other is not None and not o.prepared}
         if not indexes:
             return {}
         for _ in range(2):
@@ -237,20 +257,21 @@ class Lane:
     async def _transact(self, operations: Sequence[Operation]) -> Results:
         """Runs one transaction; returns the results in order, all of them durable."""
         connection = await self._connection.get()
-        shard = operations[0].shard
+        shards = operations[0].shards
         if self._transaction_on is not connection:
             await connection.execute("BEGIN")
             self._transaction_on = connection
-        batch = await self._lock(connection, operations, shard)
+        batch = await self._lock(connection, operations, shards)
         # Answers last: a twin without a card to lock may commit in between, and then its answer must be seen, not only
         # what it changed.
         for capability, own in by_capability(operations).items():
             batch.facts[capability] = await capability.read(connection, own, batch)
-        answers, used_keys = await self._read(connection, operations, batch, shard)
-        await self._reserve_operation_ids(connection, len(operations))
-        writer = BatchWriter()
+        answers, used_keys = await self._read(connection, operations, batch)
+        # Twice: a reversal may leave a tombstone beside its own row.
+        await self._reserve_operation_ids(connection, 2 * len(operations))
+        writer = BatchWriter(shards)
         results, decided = self._decide(operations, batch, answers, used_keys, writer)
-        await writer.write(connection, batch, shard=shard)
+        await writer.write(connection, batch)
         for capability, own_decided in _by_capability_decided(decided).items():
             await capability.persist(connection, batch, own_decided)
         # When more waits, the next transaction begins in the same round trip.
@@ -260,48 +281,77 @@ class Lane:
         self._transaction_on = connection if chain else None
         return results
 
-    async def _lock(self, connection: Connection, operations: Sequence[Operation], shard: int) -> Batch:
-        """Locks the cards; the batch has no accounts yet."""
-        card_ids = {o.card_id for o in operations if o.card_id is not None}
-        rows = await connection.fetch(LOCK_CARDS, card_ids, shard)
+    async def _lock(
+        self, connection: Connection, operations: Sequence[Operation], shards: tuple[int, ...]
+    ) -> Batch:
+        """Locks the cards, in ascending shard and card id; the batch has no accounts yet."""
+        card_ids = _by_shard((o.shard, o.card_id) for o in operations)
+        for shard, ids in _by_shard((o.other.shard, o.other.card_id) for o in operations if o.other).items():
+            card_ids[shard] |= ids
+        if self._settings.shard_count > 1:
+            # The same key may come with cards of two shards at once, whose locks know nothing of each other.
+            await connection.execute(CLAIM_KEYS, claim_numbers(operations))
+        cards: dict[int, CardState] = {}
+        for shard in shards:
+            rows = await connection.fetch(LOCK_CARDS, card_ids[shard], shard)
+            for row in rows:
+                if row[1] is not None:
+                    cards[row[1]] = CardState(*row[1:], shard)
         now = datetime.fromtimestamp(rows[-1][0], UTC)
         business_date = self._settings.calendar.business_date_of(now)
         return Batch(
-            cards={row[1]: CardState(*row[1:]) for row in rows if row[1] is not None},
+            cards=cards,
             accounts={},
             now=now,
             today=self._settings.calendar.date_of(now),
             business_date=business_date,
             business_date_text=f"{business_date:%Y%m%d}",
+            shard_count=self._settings.shard_count,
         )
 
     async def _read(
-        self, connection: Connection, operations: Sequence[Operation], batch: Batch, shard: int
-    ) -> tuple[dict[str, StoredAnswer], set[SwitchKey]]:
-        """Reads accounts into the batch; gives stored answers and the switch keys that are in use."""
+        self, connection: Connection, operations: Sequence[Operation], batch: Batch
+    ) -> tuple[dict[str, StoredAnswer], dict[SwitchKey, OperationKind]]:
+        """Reads accounts into the batch; gives stored answers, and who holds the switch keys that are in use.
+
+        Answers and keys are asked for in every shard: the same id may have come with a card of another one.
+        """
         since = look_back_date(batch.business_date, hours=self._settings.request_log_hours)
         keys = [key for operation in operations if (key := switch_key(operation)) is not None]
-        row = await connection.fetchrow(
-            READ_BATCH,
-            shard,
-            {o.account_id for o in operations if o.account_id is not None},
-            {o.request_id for o in operations if o.request_id is not None},
-            since,
-            batch.business_date,
-            *(zip(*keys, strict=True) if keys else [()] * SWITCH_KEY_PARTS),
-        )
-        assert row is not None, "the statement gives one row"
-        accounts, known_ids, used = row
-        batch.accounts = {account[0]: Account(*account) for account in accounts}
-        answers = await find_answers(connection, known_ids, shard=shard, since=since) if known_ids else {}
-        return answers, {keys[position - 1] for position in used}
+        request_ids = {o.request_id for o in operations if o.request_id is not None}
+        account_ids = _by_shard((o.shard, o.account_id) for o in operations)
+        for shard, ids in _by_shard(
+            (o.other.shard, o.other.account_id) for o in operations if o.other
+        ).items():
+            account_ids[shard] |= ids
+        answers: dict[str, StoredAnswer] = {}
+        used_keys: dict[SwitchKey, OperationKind] = {}
+        for shard in range(self._settings.shard_count):
+            row = await connection.fetchrow(
+                READ_BATCH,
+                shard,
+                account_ids[shard],
+                request_ids,
+                since,
+                batch.business_date,
+                *(zip(*keys, strict=True) if keys else [()] * SWITCH_KEY_PARTS),
+            )
+            assert row is not None, "the statement gives one row"
+            accounts, known_ids, used, rules_version = row
+            batch.accounts |= {account[0]: Account(*account, shard) for account in accounts}
+            if known_ids:
+                answers |= await find_answers(connection, known_ids, shard=shard, since=since)
+            used_keys |= {keys[position - 1]: OperationKind(kind) for position, kind in used}
+        if rules_version != self._settings.rules.version:
+            await self._settings.rules.refresh(connection)
+        return answers, used_keys
 
     def _decide(
         self,
         operations: Sequence[Operation],
         batch: Batch,
         answers: dict[str, StoredAnswer],
-        used_keys: set[SwitchKey],
+        used_keys: dict[SwitchKey, OperationKind],
         writer: BatchWriter,
     ) -> tuple[Results, list[tuple[Operation, Outcome]]]:
         """Decides each operation in order of arrival. No await: the working copies change in one piece."""
@@ -322,7 +372,7 @@ class Lane:
                 results.append(DeadlineError())
                 continue
             key = switch_key(operation)
-            batch.switch_key_used = key is not None and key in used_keys
+            batch.switch_key_holder = used_keys.get(key) if key is not None else None
             batch.operation_id = self._operation_id_next
             try:
                 outcome = operation.capability.decide(operation, batch)
@@ -332,7 +382,15 @@ class Lane:
             self._operation_id_next += 1
             writer.add(operation, outcome, batch)
             if key is not None:
-                used_keys.add(key)
+                used_keys.setdefault(key, operation.kind)
+            if outcome.tombstone is not None:
+                writer.add_tombstone(outcome.tombstone, operation, operation_id=self._operation_id_next)
+                self._operation_id_next += 1
+                # The original may stand later in this batch.
+                answers[outcome.tombstone.request_id] = tombstone_answer(outcome.tombstone, operation)
+                late_key = tombstone_switch_key(outcome.tombstone, operation)
+                if late_key is not None:
+                    used_keys[late_key] = OperationKind.TOMBSTONE
             if request_id is not None:
                 first_of[request_id] = operation, outcome
             decided.append((operation, outcome))
@@ -363,7 +421,18 @@ class Lane:
         await self._connection.discard()
 
 
+def _by_shard(places: Iterable[tuple[int, int | None]]) -> dict[int, set[int]]:
+    """Ids by shard."""
+    ids: dict[int, set[int]] = defaultdict(set)
+    for shard, number in places:
+        if number is not None:
+            ids[shard].add(number)
+    return ids
+
+
 def _replay(operation: Operation, stored: StoredAnswer) -> Any:
+    if answers_late_original(operation, stored):
+        return operation.capability.replay(operation, stored.response)
     field = differing_field(operation, stored)
     return RequestIdReusedError(field) if field else operation.capability.replay(operation, stored.response)
 

@@ -23,6 +23,19 @@ class OperationKind(IntEnum):
     DEPOSIT = 2
     # A balance carried over from an earlier system, written when a card base is loaded.
     OPENING_BALANCE = 3
+    CASH_WITHDRAWAL = 4
+    TRANSFER = 5
+    TAP = 6
+    PRE_AUTHORIZATION = 7
+    INCREMENT = 8
+    COMPLETION = 9
+    VOID = 10
+    REFUND = 11
+    REVERSAL = 12
+    BENEFIT_CREDIT = 13
+    BALANCE_INQUIRY = 14
+    # Stands in the place of an original whose reversal came first: under its request id and its switch key.
+    TOMBSTONE = 15
     AUTHENTICATE_CARD = 20
     VERIFY_IDENTITY = 30
     ISSUE_CARD_CODE = 31
@@ -34,6 +47,8 @@ class OperationKind(IntEnum):
     CHANGE_PIN = 51
     UNBLOCK_PIN = 52
     ISSUE_PIN = 53
+    REGISTER_CARD_TOKEN = 60
+    REVOKE_CARD_TOKEN = 61
 
 
 @dataclass(slots=True)
@@ -46,21 +61,27 @@ class CardState:
     atc_window: int
     transaction_amount_max_minor: int
     day_amount_max_minor: int
-    day: date
-    day_amount_minor: int
     # Wrong PINs in a row.
     pin_tries: int
+    # What it has used of its limits, packed.
+    usage: bytes
+    shard: int = 0
     changed: bool = False
 
 
 @dataclass(slots=True)
 class Account:
-    """Working copy of an ``accounts`` row, under the lock of its card."""
+    """Working copy of an ``accounts`` row, under the lock of its card.
+
+    ``new_for_card_id`` is the card of a wallet that has no row yet: its first use makes one.
+    """
 
     account_id: int
     posted_minor: int
     held_minor: int
+    shard: int = 0
     changed: bool = False
+    new_for_card_id: int | None = None
 
     @property
     def available_minor(self) -> int:
@@ -78,13 +99,18 @@ class Posting:
 
 @dataclass(slots=True)
 class MoneyFields:
-    """The money columns of an operation row; the switch key is terminal, STAN, participant and MTI class."""
+    """The money columns of an operation row; the switch key is terminal, STAN, participant and MTI class.
+
+    ``channel`` is the channel whose limits it uses, ``flags`` what is noted for reconciliation (1 advice, 2 forced).
+    """
 
     amount_minor: int
     stan: int
     mti_class: int
     merchant_id: str
     terminal_time_unix_ms: int
+    channel: int | None = None
+    flags: int | None = None
 
 
 @dataclass(slots=True)
@@ -93,6 +119,8 @@ class Outcome:
 
     ``message`` goes to the caller. Its serialised form is stored under the request id; ``stored`` instead, where
     some of it is sealed, and ``Capability.replay`` undoes it. ``response_code`` is the DE 39, where there is one.
+    ``approved_minor`` is the money that was moved or held; ``original_operation_id`` the operation that it followed.
+    ``tombstone`` asks for a row in the place of an original that has not come yet.
     """
 
     message: Any
@@ -100,6 +128,25 @@ class Outcome:
     response_code: str | None = None
     postings: Sequence[Posting] = ()
     stored: bytes | None = None
+    approved_minor: int | None = None
+    original_operation_id: int | None = None
+    tombstone: "Tombstone | None" = None
+
+
+@dataclass(slots=True)
+class Tombstone:
+    """What answers an original that comes after its reversal: a decline, already serialised.
+
+    ``request_id`` is the original's where it is known, else any; ``mti_class`` is None where its STAN is not known.
+    """
+
+    request_id: str
+    terminal_id: str
+    stan: int | None
+    mti_class: int | None
+    reason: int
+    response_code: str
+    response: bytes
 
 
 class Ticket:
@@ -124,6 +171,16 @@ class Ticket:
             self.done.set_result(self.results)
 
 
+@dataclass(slots=True)
+class OtherCard:
+    """A second card of an operation: ``index`` is the blind index of what names it, 16 bytes; the rest is bound later."""
+
+    index: bytes
+    card_id: int | None = None
+    account_id: int | None = None
+    shard: int = 0
+
+
 @dataclass(slots=True, kw_only=True)
 class Operation:
     """One request on its way through a batch. Capabilities subclass it with what they decide on.
@@ -146,6 +203,8 @@ class Operation:
     terminal_id: str = ""
     card_id: int | None = None
     account_id: int | None = None
+    # The second card, whose rows are locked and read like the first one's.
+    other: OtherCard | None = None
     catalogue_item: str | None = None
     catalogue_item_version: int = 0
     money: MoneyFields | None = None
@@ -166,6 +225,17 @@ class Operation:
             OneCardError: the operation is refused for this card, or for want of one.
         """
 
+    def bind_other(self, card: Any) -> None:
+        """Takes what ``other`` named: the directory's facts, or None."""
+
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """The shards whose rows it locks, ascending."""
+        other = self.other
+        if other is None or other.shard == self.shard:
+            return (self.shard,)
+        return tuple(sorted((self.shard, other.shard)))
+
     def settle(self, result: Any) -> None:
         self.ticket.settle(self.index, result)
 
@@ -183,6 +253,7 @@ class StoredAnswer:
     merchant_id: str | None
     stan: int | None
     terminal_time_unix_ms: int | None
+    account_id: int | None
     request_digest: bytes
     response: bytes
 
@@ -203,12 +274,23 @@ class Batch:
     business_date_text: str
     # Set by the engine before each decision: names the operation in postings, RRN and authorization code.
     operation_id: int = 0
-    # True when another request already used the operation's switch key.
-    switch_key_used: bool = False
+    # Kind of the operation that already used the operation's switch key.
+    switch_key_holder: OperationKind | None = None
+    # Shards of the database, of which this batch locks one or two.
+    shard_count: int = 1
     # Digests of single-use tokens that were used before, of all capabilities.
     spent_tokens: set[bytes] = field(default_factory=set)
     # What capabilities read under the lock, by capability.
     facts: dict["Capability", Any] = field(default_factory=dict)
+
+    def account(self, account_id: int, *, card_id: int, shard: int) -> Account:
+        """The working copy of a wallet that was read; one that has no row yet begins at zero, and changing it makes one."""
+        account = self.accounts.get(account_id)
+        if account is None:
+            account = self.accounts[account_id] = Account(
+                account_id, 0, 0, shard=shard, new_for_card_id=card_id
+            )
+        return account
 
 
 class Capability:

@@ -4,6 +4,7 @@ The stored answer is decided first of all. Other content under a known id is an 
 shows its value.
 """
 
+import hashlib
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any, TypeAlias
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from server.database.statements import load
-from server.engine.operation import Operation, OperationKind, StoredAnswer
+from server.engine.operation import Operation, OperationKind, StoredAnswer, Tombstone
 
 FIND_ANSWERS = load("server.engine")["find_answers"]
 
@@ -43,6 +44,48 @@ def switch_key(operation: Operation) -> SwitchKey | None:
     return operation.terminal_id, money.stan, operation.participant_id, money.mti_class
 
 
+def claim_numbers(operations: Sequence[Operation]) -> list[int]:
+    """One number, 63 bits, for each request id and switch key, ascending; two keys may share one."""
+    keys: set[object] = {operation.request_id for operation in operations if operation.request_id is not None}
+    keys |= {key for operation in operations if (key := switch_key(operation)) is not None}
+    digests = (hashlib.blake2b(repr(key).encode(), digest_size=8).digest() for key in keys)
+    return sorted({int.from_bytes(digest) >> 1 for digest in digests})
+
+
+def answers_late_original(operation: Operation, stored: StoredAnswer) -> bool:
+    """Whether what is stored is the place that a reversal kept for this money operation of the same caller."""
+    return (
+        stored.operation_kind == OperationKind.TOMBSTONE
+        and operation.money is not None
+        and operation.participant_id == stored.participant_id
+    )
+
+
+def tombstone_answer(tombstone: Tombstone, reversal: Operation) -> StoredAnswer:
+    """The tombstone as its row will show it, for an original later in the same batch."""
+    return StoredAnswer(
+        request_id=tombstone.request_id,
+        participant_id=reversal.participant_id,
+        operation_kind=OperationKind.TOMBSTONE,
+        card_id=reversal.card_id,
+        amount_minor=None,
+        terminal_id=tombstone.terminal_id,
+        merchant_id=None,
+        stan=tombstone.stan,
+        terminal_time_unix_ms=None,
+        account_id=None,
+        request_digest=b"",
+        response=tombstone.response,
+    )
+
+
+def tombstone_switch_key(tombstone: Tombstone, reversal: Operation) -> SwitchKey | None:
+    """The switch key that the tombstone takes; None where it stands for a request id only."""
+    if tombstone.stan is None or tombstone.mti_class is None:
+        return None
+    return tombstone.terminal_id, tombstone.stan, reversal.participant_id, tombstone.mti_class
+
+
 def as_stored(operation: Operation) -> StoredAnswer:
     """The operation as its row will show it, for a twin later in the same batch."""
     money = operation.money
@@ -56,6 +99,7 @@ def as_stored(operation: Operation) -> StoredAnswer:
         merchant_id=money.merchant_id if money else None,
         stan=money.stan if money else None,
         terminal_time_unix_ms=money.terminal_time_unix_ms if money else None,
+        account_id=operation.account_id if money else None,
         request_digest=operation.request_digest,
         response=b"",
     )
@@ -85,6 +129,7 @@ def differing_field(operation: Operation, stored: StoredAnswer) -> str | None:
             ("stan", money.stan, stored.stan),
             ("merchant_id", money.merchant_id, stored.merchant_id),
             ("terminal_time_unix_ms", money.terminal_time_unix_ms, stored.terminal_time_unix_ms),
+            ("wallet", operation.account_id, stored.account_id),
         ]
     for name, new, old in comparisons:
         if new != old:

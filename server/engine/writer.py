@@ -1,34 +1,47 @@
-"""Gathers what a batch decided and writes it with one array statement."""
+"""Gathers what a batch decided and writes it with one array statement for each shard."""
 
+import uuid
 from typing import Any
 
 import asyncpg
 
 from server.database.statements import load
-from server.engine.operation import Batch, Operation, Outcome
+from server.engine.operation import Batch, Operation, OperationKind, Outcome, Tombstone
 
 PERSIST = load("server.engine")["persist"]
+OPEN_ACCOUNTS = load("server.engine")["open_accounts"]
 
 ACCESS_COLUMNS = 8
 
 
-class BatchWriter:
-    """Rows of one batch, gathered in order of decision."""
+class _ShardRows:
+    """Rows of one shard, gathered in order of decision."""
 
-    __slots__ = ("_accesses", "_operations", "_postings")
+    __slots__ = ("accesses", "operations", "postings")
 
     def __init__(self) -> None:
-        self._operations: list[tuple[Any, ...]] = []
-        self._postings: list[tuple[Any, ...]] = []
-        self._accesses: list[tuple[Any, ...]] = []
+        self.operations: list[tuple[Any, ...]] = []
+        self.postings: list[tuple[Any, ...]] = []
+        self.accesses: list[tuple[Any, ...]] = []
+
+
+class BatchWriter:
+    """Rows of one batch, by shard."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, shards: tuple[int, ...]) -> None:
+        """``shards`` are all that the batch locks rows of."""
+        self._rows = {shard: _ShardRows() for shard in shards}
 
     def add(self, operation: Operation, outcome: Outcome, batch: Batch) -> None:
         """Notes the operation row (unless it is a read), its postings and its access entry."""
+        rows = self._rows[operation.shard]
         operation_id = batch.operation_id
         if operation.request_id is not None:
-            self._operations.append(_operation_row(operation, outcome, batch))
+            rows.operations.append(_operation_row(operation, outcome, batch))
         for number, posting in enumerate(outcome.postings, start=1):
-            self._postings.append(
+            rows.postings.append(
                 (
                     operation_id,
                     number,
@@ -38,7 +51,7 @@ class BatchWriter:
                 )
             )
         if operation.catalogue_item is not None:
-            self._accesses.append(
+            rows.accesses.append(
                 (
                     operation.participant_id,
                     operation.terminal_id,
@@ -51,41 +64,70 @@ class BatchWriter:
                 )
             )
 
-    async def write(self, connection: "asyncpg.Connection[Any]", batch: Batch, *, shard: int) -> bool:
-        """Writes all rows and the changed working copies; False when there was nothing to write."""
-        cards = [
-            (c.card_id, c.status, c.atc_highest, c.atc_window, c.day, c.day_amount_minor, c.pin_tries)
-            for c in batch.cards.values()
-            if c.changed
-        ]
-        accounts = [
-            (a.account_id, a.posted_minor, a.held_minor) for a in batch.accounts.values() if a.changed
-        ]
-        if not (cards or accounts or self._operations or self._accesses):
-            return False
-        await connection.execute(
-            PERSIST,
-            shard,
-            batch.business_date,
-            batch.now,
-            cards,
-            accounts,
-            self._operations,
-            self._postings,
-            *(zip(*self._accesses, strict=True) if self._accesses else [()] * ACCESS_COLUMNS),
+    def add_tombstone(self, tombstone: Tombstone, reversal: Operation, *, operation_id: int) -> None:
+        """Notes a row in the place of the original of ``reversal``; its number is one of its own."""
+        self._rows[reversal.shard].operations.append(
+            (
+                operation_id,
+                tombstone.request_id,
+                reversal.card_id,
+                *(None, None, tombstone.stan, OperationKind.TOMBSTONE, tombstone.mti_class, tombstone.reason),
+                *(reversal.participant_id, tombstone.terminal_id, None, tombstone.response_code),
+                *(b"", tombstone.response),
+                *(None, None, None, None, None),
+            )
         )
-        return True
+
+    async def write(self, connection: "asyncpg.Connection[Any]", batch: Batch) -> None:
+        """Writes all rows and the changed working copies."""
+        for shard, rows in self._rows.items():
+            cards = [
+                (c.card_id, c.status, c.atc_highest, c.atc_window, c.pin_tries, c.usage)
+                for c in batch.cards.values()
+                if c.changed and c.shard == shard
+            ]
+            accounts = []
+            opened = []
+            for a in batch.accounts.values():
+                if a.changed and a.shard == shard:
+                    accounts.append((a.account_id, a.posted_minor, a.held_minor))
+                    if a.new_for_card_id is not None:
+                        opened.append((a.account_id, a.new_for_card_id))
+            if not (cards or accounts or rows.operations or rows.accesses):
+                continue
+            if opened:
+                await connection.execute(OPEN_ACCOUNTS, shard, *zip(*opened, strict=True))
+            operations = rows.operations
+            await connection.execute(
+                PERSIST,
+                shard,
+                batch.business_date,
+                batch.now,
+                cards,
+                accounts,
+                operations,
+                rows.postings,
+                *(zip(*rows.accesses, strict=True) if rows.accesses else [()] * ACCESS_COLUMNS),
+                operations[0][0] if operations else 0,
+                operations[-1][0] if operations else 0,
+                len(operations),
+            )
+
+
+def new_request_id() -> str:
+    """A request id for a row that no request names."""
+    return str(uuid.uuid4())
 
 
 def _operation_row(operation: Operation, outcome: Outcome, batch: Batch) -> tuple[Any, ...]:
     money = operation.money
     if money is None:
-        amount = terminal_time = stan = mti_class = merchant = None
+        amount = terminal_time = stan = mti_class = merchant = channel = flags = None
     else:
         amount, terminal_time, stan = money.amount_minor, money.terminal_time_unix_ms, money.stan
-        merchant = money.merchant_id
+        merchant, channel, flags = money.merchant_id, money.channel, money.flags
         # A duplicate is stored too, but the switch key stays with the first: NULLs are distinct in its index.
-        mti_class = None if batch.switch_key_used else money.mti_class
+        mti_class = None if batch.switch_key_holder is not None else money.mti_class
     return (
         batch.operation_id,
         operation.request_id,
@@ -102,4 +144,9 @@ def _operation_row(operation: Operation, outcome: Outcome, batch: Batch) -> tupl
         outcome.response_code,
         operation.request_digest,
         outcome.message.SerializeToString() if outcome.stored is None else outcome.stored,
+        operation.account_id if money is not None else None,
+        outcome.approved_minor,
+        outcome.original_operation_id,
+        channel,
+        flags,
     )

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from onecard.v1 import common_pb2 as _common_pb2
+from onecard.v1 import cryptography_pb2 as _cryptography_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -29,9 +30,35 @@ class _OperationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_TYPE_UNSPECIFIED: _OperationType.ValueType  # 0
     """Refused on input."""
     OPERATION_TYPE_PURCHASE: _OperationType.ValueType  # 1
-    """消费: money moves from the card to the acquirer's settlement account. Needs `chip`."""
+    """消费: money moves from the card to the acquirer's settlement account."""
     OPERATION_TYPE_DEPOSIT: _OperationType.ValueType  # 2
     """存款: money moves from the caller's settlement account to the card. Needs the RPC class `deposit` too."""
+    OPERATION_TYPE_CASH_WITHDRAWAL: _OperationType.ValueType  # 3
+    """取现: as a purchase, at a counter or cash machine. Chip and PIN."""
+    OPERATION_TYPE_TRANSFER: _OperationType.ValueType  # 4
+    """转账: money moves from the card to the card `to_pan`, both decided at once. Needs a PIN."""
+    OPERATION_TYPE_TAP: _OperationType.ValueType  # 5
+    """小额免密: a small purchase without PIN under limits of its own, as in transit."""
+    OPERATION_TYPE_PRE_AUTHORIZATION: _OperationType.ValueType  # 6
+    """预授权: holds money for a later completion."""
+    OPERATION_TYPE_INCREMENT: _OperationType.ValueType  # 7
+    """追加预授权: holds more for the pre-authorization named by `original`."""
+    OPERATION_TYPE_COMPLETION: _OperationType.ValueType  # 8
+    """预授权完成: takes money that the pre-authorization named by `original` holds."""
+    OPERATION_TYPE_VOID: _OperationType.ValueType  # 9
+    """撤销: undoes `original` whole, within its business date: a purchase, a withdrawal, a completion, or what a
+    pre-authorization still holds.
+    """
+    OPERATION_TYPE_REFUND: _OperationType.ValueType  # 10
+    """退货: gives back part or all of the purchase or completion named by `original`."""
+    OPERATION_TYPE_REVERSAL: _OperationType.ValueType  # 11
+    """冲正: undoes `original` after a time-out, in part where `amount_minor` says less. It is accepted before its
+    original too, which is then declined when it arrives.
+    """
+    OPERATION_TYPE_BENEFIT_CREDIT: _OperationType.ValueType  # 12
+    """待遇发放: money moves from the caller's fund account to the card. Needs the RPC class `benefit_credit` too."""
+    OPERATION_TYPE_BALANCE_INQUIRY: _OperationType.ValueType  # 13
+    """余额查询: tells available money and moves none; `amount_minor` is 0. Needs a PIN unless shown by card code."""
 
 class OperationType(_OperationType, metaclass=_OperationTypeEnumTypeWrapper):
     """What the operation does."""
@@ -39,9 +66,35 @@ class OperationType(_OperationType, metaclass=_OperationTypeEnumTypeWrapper):
 OPERATION_TYPE_UNSPECIFIED: OperationType.ValueType  # 0
 """Refused on input."""
 OPERATION_TYPE_PURCHASE: OperationType.ValueType  # 1
-"""消费: money moves from the card to the acquirer's settlement account. Needs `chip`."""
+"""消费: money moves from the card to the acquirer's settlement account."""
 OPERATION_TYPE_DEPOSIT: OperationType.ValueType  # 2
 """存款: money moves from the caller's settlement account to the card. Needs the RPC class `deposit` too."""
+OPERATION_TYPE_CASH_WITHDRAWAL: OperationType.ValueType  # 3
+"""取现: as a purchase, at a counter or cash machine. Chip and PIN."""
+OPERATION_TYPE_TRANSFER: OperationType.ValueType  # 4
+"""转账: money moves from the card to the card `to_pan`, both decided at once. Needs a PIN."""
+OPERATION_TYPE_TAP: OperationType.ValueType  # 5
+"""小额免密: a small purchase without PIN under limits of its own, as in transit."""
+OPERATION_TYPE_PRE_AUTHORIZATION: OperationType.ValueType  # 6
+"""预授权: holds money for a later completion."""
+OPERATION_TYPE_INCREMENT: OperationType.ValueType  # 7
+"""追加预授权: holds more for the pre-authorization named by `original`."""
+OPERATION_TYPE_COMPLETION: OperationType.ValueType  # 8
+"""预授权完成: takes money that the pre-authorization named by `original` holds."""
+OPERATION_TYPE_VOID: OperationType.ValueType  # 9
+"""撤销: undoes `original` whole, within its business date: a purchase, a withdrawal, a completion, or what a
+pre-authorization still holds.
+"""
+OPERATION_TYPE_REFUND: OperationType.ValueType  # 10
+"""退货: gives back part or all of the purchase or completion named by `original`."""
+OPERATION_TYPE_REVERSAL: OperationType.ValueType  # 11
+"""冲正: undoes `original` after a time-out, in part where `amount_minor` says less. It is accepted before its
+original too, which is then declined when it arrives.
+"""
+OPERATION_TYPE_BENEFIT_CREDIT: OperationType.ValueType  # 12
+"""待遇发放: money moves from the caller's fund account to the card. Needs the RPC class `benefit_credit` too."""
+OPERATION_TYPE_BALANCE_INQUIRY: OperationType.ValueType  # 13
+"""余额查询: tells available money and moves none; `amount_minor` is 0. Needs a PIN unless shown by card code."""
 Global___OperationType: _TypeAlias = OperationType  # noqa: Y015
 
 class _DecisionReason:
@@ -54,10 +107,28 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     """Never sent."""
     DECISION_REASON_APPROVED: _DecisionReason.ValueType  # 1
     """00: approved."""
+    DECISION_REASON_PARTIALLY_APPROVED: _DecisionReason.ValueType  # 15
+    """10: approved for the part that is available, see `approved_minor`."""
+    DECISION_REASON_FORCED_POST: _DecisionReason.ValueType  # 16
+    """00: an advice, posted although the online decision would have been another; flagged for reconciliation."""
+    DECISION_REASON_REVERSAL_PARKED: _DecisionReason.ValueType  # 17
+    """00: a reversal whose original is not known; it is kept, and the original declined when it comes."""
+    DECISION_REASON_REVERSED_IN_ADVANCE: _DecisionReason.ValueType  # 18
+    """05: the reversal of this operation came first."""
     DECISION_REASON_DUPLICATE_TRANSMISSION: _DecisionReason.ValueType  # 2
     """94: terminal, business date and STAN were used by another request."""
+    DECISION_REASON_MESSAGE_MAC_INVALID: _DecisionReason.ValueType  # 19
+    """A0: the message authentication code is wrong, or missing where the terminal's profile demands one."""
+    DECISION_REASON_TERMINAL_UNKNOWN: _DecisionReason.ValueType  # 20
+    """97: the caller must register its terminals, and did not register this one."""
+    DECISION_REASON_TERMINAL_NOT_PERMITTED: _DecisionReason.ValueType  # 21
+    """58: the terminal is blocked, or not made for this kind of operation."""
+    DECISION_REASON_MERCHANT_INVALID: _DecisionReason.ValueType  # 22
+    """03: the merchant is blocked, or not registered where it must be."""
     DECISION_REASON_UNKNOWN_CARD: _DecisionReason.ValueType  # 3
     """14: no such card."""
+    DECISION_REASON_CARD_TOKEN_UNKNOWN: _DecisionReason.ValueType  # 23
+    """14: the caller's token names no card, or was revoked."""
     DECISION_REASON_CARD_CANCELLED: _DecisionReason.ValueType  # 4
     """14: the card is cancelled."""
     DECISION_REASON_CARD_LOST: _DecisionReason.ValueType  # 5
@@ -70,14 +141,54 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     """57: the card is sealed."""
     DECISION_REASON_CARD_EXPIRED: _DecisionReason.ValueType  # 9
     """54: the card has expired."""
+    DECISION_REASON_CARD_CODE_INVALID: _DecisionReason.ValueType  # 24
+    """05: the card code is forged, or was shown for another use than payment."""
+    DECISION_REASON_CARD_CODE_EXPIRED: _DecisionReason.ValueType  # 25
+    """05: the card code is older than its life."""
+    DECISION_REASON_CARD_CODE_USED: _DecisionReason.ValueType  # 26
+    """05: the card code was used before."""
     DECISION_REASON_CRYPTOGRAM_INVALID: _DecisionReason.ValueType  # 10
     """05: the cryptogram is wrong."""
     DECISION_REASON_ATC_REPLAYED: _DecisionReason.ValueType  # 11
     """05: the transaction counter was seen before or lies behind the window."""
+    DECISION_REASON_PIN_REQUIRED: _DecisionReason.ValueType  # 27
+    """55: a PIN is required and none was presented."""
+    DECISION_REASON_NO_PIN: _DecisionReason.ValueType  # 28
+    """57: a PIN was presented and the card has none."""
+    DECISION_REASON_PIN_TRIES_EXCEEDED: _DecisionReason.ValueType  # 29
+    """75: too many wrong PINs in a row."""
+    DECISION_REASON_PIN_BLOCK_INVALID: _DecisionReason.ValueType  # 30
+    """A7: the PIN block does not decode."""
+    DECISION_REASON_WRONG_PIN: _DecisionReason.ValueType  # 31
+    """55: the PIN is wrong."""
+    DECISION_REASON_ORIGINAL_NOT_FOUND: _DecisionReason.ValueType  # 32
+    """25: the caller has no such operation on this card."""
+    DECISION_REASON_ORIGINAL_NOT_ELIGIBLE: _DecisionReason.ValueType  # 33
+    """12: the original was declined, or cannot be followed by this operation."""
+    DECISION_REASON_ORIGINAL_ALREADY_UNDONE: _DecisionReason.ValueType  # 34
+    """94: the original was undone before."""
+    DECISION_REASON_HOLD_NOT_PENDING: _DecisionReason.ValueType  # 35
+    """12: the hold is no longer pending: captured, voided or reversed."""
+    DECISION_REASON_HOLD_EXPIRED: _DecisionReason.ValueType  # 36
+    """12: the hold has expired."""
+    DECISION_REASON_ORIGINAL_AMOUNT_EXCEEDED: _DecisionReason.ValueType  # 37
+    """64: more than the original, or what is left of it, admits."""
+    DECISION_REASON_WALLET_NOT_ALLOWED: _DecisionReason.ValueType  # 38
+    """57: the card has no such wallet, or its rule does not allow this operation or merchant."""
+    DECISION_REASON_DESTINATION_UNAVAILABLE: _DecisionReason.ValueType  # 39
+    """14: the card that money should go to is unknown, or cannot receive."""
     DECISION_REASON_TRANSACTION_AMOUNT_LIMIT: _DecisionReason.ValueType  # 12
-    """61: the amount is above the limit of one transaction."""
+    """61: the amount is above the limit of one transaction, the card's or the channel's."""
     DECISION_REASON_DAY_AMOUNT_LIMIT: _DecisionReason.ValueType  # 13
-    """61: the amount would pass the limit of the day."""
+    """61: the amount would pass the limit of the day, the card's or the channel's."""
+    DECISION_REASON_MONTH_AMOUNT_LIMIT: _DecisionReason.ValueType  # 40
+    """61: the amount would pass the channel's limit of the month."""
+    DECISION_REASON_DAY_COUNT_LIMIT: _DecisionReason.ValueType  # 41
+    """65: one more than the channel allows a day."""
+    DECISION_REASON_MONTH_COUNT_LIMIT: _DecisionReason.ValueType  # 42
+    """65: one more than the channel allows a month."""
+    DECISION_REASON_VELOCITY_LIMIT: _DecisionReason.ValueType  # 43
+    """65: too many in a short time."""
     DECISION_REASON_INSUFFICIENT_FUNDS: _DecisionReason.ValueType  # 14
     """51: not enough available money."""
 
@@ -90,10 +201,28 @@ DECISION_REASON_UNSPECIFIED: DecisionReason.ValueType  # 0
 """Never sent."""
 DECISION_REASON_APPROVED: DecisionReason.ValueType  # 1
 """00: approved."""
+DECISION_REASON_PARTIALLY_APPROVED: DecisionReason.ValueType  # 15
+"""10: approved for the part that is available, see `approved_minor`."""
+DECISION_REASON_FORCED_POST: DecisionReason.ValueType  # 16
+"""00: an advice, posted although the online decision would have been another; flagged for reconciliation."""
+DECISION_REASON_REVERSAL_PARKED: DecisionReason.ValueType  # 17
+"""00: a reversal whose original is not known; it is kept, and the original declined when it comes."""
+DECISION_REASON_REVERSED_IN_ADVANCE: DecisionReason.ValueType  # 18
+"""05: the reversal of this operation came first."""
 DECISION_REASON_DUPLICATE_TRANSMISSION: DecisionReason.ValueType  # 2
 """94: terminal, business date and STAN were used by another request."""
+DECISION_REASON_MESSAGE_MAC_INVALID: DecisionReason.ValueType  # 19
+"""A0: the message authentication code is wrong, or missing where the terminal's profile demands one."""
+DECISION_REASON_TERMINAL_UNKNOWN: DecisionReason.ValueType  # 20
+"""97: the caller must register its terminals, and did not register this one."""
+DECISION_REASON_TERMINAL_NOT_PERMITTED: DecisionReason.ValueType  # 21
+"""58: the terminal is blocked, or not made for this kind of operation."""
+DECISION_REASON_MERCHANT_INVALID: DecisionReason.ValueType  # 22
+"""03: the merchant is blocked, or not registered where it must be."""
 DECISION_REASON_UNKNOWN_CARD: DecisionReason.ValueType  # 3
 """14: no such card."""
+DECISION_REASON_CARD_TOKEN_UNKNOWN: DecisionReason.ValueType  # 23
+"""14: the caller's token names no card, or was revoked."""
 DECISION_REASON_CARD_CANCELLED: DecisionReason.ValueType  # 4
 """14: the card is cancelled."""
 DECISION_REASON_CARD_LOST: DecisionReason.ValueType  # 5
@@ -106,17 +235,165 @@ DECISION_REASON_CARD_SEALED: DecisionReason.ValueType  # 8
 """57: the card is sealed."""
 DECISION_REASON_CARD_EXPIRED: DecisionReason.ValueType  # 9
 """54: the card has expired."""
+DECISION_REASON_CARD_CODE_INVALID: DecisionReason.ValueType  # 24
+"""05: the card code is forged, or was shown for another use than payment."""
+DECISION_REASON_CARD_CODE_EXPIRED: DecisionReason.ValueType  # 25
+"""05: the card code is older than its life."""
+DECISION_REASON_CARD_CODE_USED: DecisionReason.ValueType  # 26
+"""05: the card code was used before."""
 DECISION_REASON_CRYPTOGRAM_INVALID: DecisionReason.ValueType  # 10
 """05: the cryptogram is wrong."""
 DECISION_REASON_ATC_REPLAYED: DecisionReason.ValueType  # 11
 """05: the transaction counter was seen before or lies behind the window."""
+DECISION_REASON_PIN_REQUIRED: DecisionReason.ValueType  # 27
+"""55: a PIN is required and none was presented."""
+DECISION_REASON_NO_PIN: DecisionReason.ValueType  # 28
+"""57: a PIN was presented and the card has none."""
+DECISION_REASON_PIN_TRIES_EXCEEDED: DecisionReason.ValueType  # 29
+"""75: too many wrong PINs in a row."""
+DECISION_REASON_PIN_BLOCK_INVALID: DecisionReason.ValueType  # 30
+"""A7: the PIN block does not decode."""
+DECISION_REASON_WRONG_PIN: DecisionReason.ValueType  # 31
+"""55: the PIN is wrong."""
+DECISION_REASON_ORIGINAL_NOT_FOUND: DecisionReason.ValueType  # 32
+"""25: the caller has no such operation on this card."""
+DECISION_REASON_ORIGINAL_NOT_ELIGIBLE: DecisionReason.ValueType  # 33
+"""12: the original was declined, or cannot be followed by this operation."""
+DECISION_REASON_ORIGINAL_ALREADY_UNDONE: DecisionReason.ValueType  # 34
+"""94: the original was undone before."""
+DECISION_REASON_HOLD_NOT_PENDING: DecisionReason.ValueType  # 35
+"""12: the hold is no longer pending: captured, voided or reversed."""
+DECISION_REASON_HOLD_EXPIRED: DecisionReason.ValueType  # 36
+"""12: the hold has expired."""
+DECISION_REASON_ORIGINAL_AMOUNT_EXCEEDED: DecisionReason.ValueType  # 37
+"""64: more than the original, or what is left of it, admits."""
+DECISION_REASON_WALLET_NOT_ALLOWED: DecisionReason.ValueType  # 38
+"""57: the card has no such wallet, or its rule does not allow this operation or merchant."""
+DECISION_REASON_DESTINATION_UNAVAILABLE: DecisionReason.ValueType  # 39
+"""14: the card that money should go to is unknown, or cannot receive."""
 DECISION_REASON_TRANSACTION_AMOUNT_LIMIT: DecisionReason.ValueType  # 12
-"""61: the amount is above the limit of one transaction."""
+"""61: the amount is above the limit of one transaction, the card's or the channel's."""
 DECISION_REASON_DAY_AMOUNT_LIMIT: DecisionReason.ValueType  # 13
-"""61: the amount would pass the limit of the day."""
+"""61: the amount would pass the limit of the day, the card's or the channel's."""
+DECISION_REASON_MONTH_AMOUNT_LIMIT: DecisionReason.ValueType  # 40
+"""61: the amount would pass the channel's limit of the month."""
+DECISION_REASON_DAY_COUNT_LIMIT: DecisionReason.ValueType  # 41
+"""65: one more than the channel allows a day."""
+DECISION_REASON_MONTH_COUNT_LIMIT: DecisionReason.ValueType  # 42
+"""65: one more than the channel allows a month."""
+DECISION_REASON_VELOCITY_LIMIT: DecisionReason.ValueType  # 43
+"""65: too many in a short time."""
 DECISION_REASON_INSUFFICIENT_FUNDS: DecisionReason.ValueType  # 14
 """51: not enough available money."""
 Global___DecisionReason: _TypeAlias = DecisionReason  # noqa: Y015
+
+class _HoldState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HoldStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOLD_STATE_UNSPECIFIED: _HoldState.ValueType  # 0
+    """The operation is no pre-authorization."""
+    HOLD_STATE_PENDING: _HoldState.ValueType  # 1
+    """Money is held."""
+    HOLD_STATE_CAPTURED: _HoldState.ValueType  # 2
+    """Completed; nothing is held any more."""
+    HOLD_STATE_VOIDED: _HoldState.ValueType  # 3
+    """Voided."""
+    HOLD_STATE_REVERSED: _HoldState.ValueType  # 4
+    """Reversed."""
+    HOLD_STATE_EXPIRED: _HoldState.ValueType  # 5
+    """Its time ended."""
+
+class HoldState(_HoldState, metaclass=_HoldStateEnumTypeWrapper):
+    """State of a hold."""
+
+HOLD_STATE_UNSPECIFIED: HoldState.ValueType  # 0
+"""The operation is no pre-authorization."""
+HOLD_STATE_PENDING: HoldState.ValueType  # 1
+"""Money is held."""
+HOLD_STATE_CAPTURED: HoldState.ValueType  # 2
+"""Completed; nothing is held any more."""
+HOLD_STATE_VOIDED: HoldState.ValueType  # 3
+"""Voided."""
+HOLD_STATE_REVERSED: HoldState.ValueType  # 4
+"""Reversed."""
+HOLD_STATE_EXPIRED: HoldState.ValueType  # 5
+"""Its time ended."""
+Global___HoldState: _TypeAlias = HoldState  # noqa: Y015
+
+@_typing.final
+class MessageMac(_message.Message):
+    """A message authentication code over the request, under a key that terminal and core share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    KSN_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    ksn: _builtins.bytes
+    """Key serial number when `key` is a BDK: 10 bytes (3DES) or 12 bytes (AES, SM4); else empty."""
+    mac: _builtins.bytes
+    """The code: 4 to 8 bytes."""
+    @_builtins.property
+    def key(self) -> _cryptography_pb2.KeyReference:
+        """MAC key, or the base derivation key (BDK) of the terminal."""
+
+    def __init__(
+        self,
+        *,
+        key: _cryptography_pb2.KeyReference | None = ...,
+        ksn: _builtins.bytes = ...,
+        mac: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "ksn", b"ksn", "mac", b"mac"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MessageMac: _TypeAlias = MessageMac  # noqa: Y015
+
+@_typing.final
+class OriginalReference(_message.Message):
+    """Names an earlier operation of the same caller on the same card. At least one of `request_id`, `rrn` and `stan` must be
+    set, otherwise INVALID_ARGUMENT `original`; the first of them that is set names it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RRN_FIELD_NUMBER: _builtins.int
+    STAN_FIELD_NUMBER: _builtins.int
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    BUSINESS_DATE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Request id of the original: UUID, or empty."""
+    rrn: _builtins.str
+    """Retrieval reference number of the original: twelve digits, or empty."""
+    stan: _builtins.int
+    """Its STAN, 1 to 999999, at the terminal of this request or `terminal_id`; 0 when not used."""
+    terminal_id: _builtins.str
+    """Terminal of the original, when it is another than this request's; else empty."""
+    business_date: _builtins.str
+    """Business date of the original when it is named by STAN: eight digits YYYYMMDD; empty means the present one."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        rrn: _builtins.str = ...,
+        stan: _builtins.int = ...,
+        terminal_id: _builtins.str = ...,
+        business_date: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "request_id", b"request_id", "rrn", b"rrn", "stan", b"stan", "terminal_id", b"terminal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OriginalReference: _TypeAlias = OriginalReference  # noqa: Y015
 
 @_typing.final
 class AuthorizeRequest(_message.Message):
@@ -134,6 +411,16 @@ class AuthorizeRequest(_message.Message):
     STAN_FIELD_NUMBER: _builtins.int
     TERMINAL_TIME_UNIX_MS_FIELD_NUMBER: _builtins.int
     CHIP_FIELD_NUMBER: _builtins.int
+    CARD_CODE_FIELD_NUMBER: _builtins.int
+    CARD_TOKEN_FIELD_NUMBER: _builtins.int
+    PIN_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    WALLET_FIELD_NUMBER: _builtins.int
+    TO_PAN_FIELD_NUMBER: _builtins.int
+    ORIGINAL_FIELD_NUMBER: _builtins.int
+    IS_ADVICE_FIELD_NUMBER: _builtins.int
+    PARTIAL_APPROVAL_ALLOWED_FIELD_NUMBER: _builtins.int
+    MORE_COMPLETIONS_FOLLOW_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """UUID of this request; time-ordered ones (version 7) are stored fastest. The same id gives the same
     answer; the same id with other content is ALREADY_EXISTS `REQUEST_ID_REUSED`.
@@ -141,9 +428,13 @@ class AuthorizeRequest(_message.Message):
     operation: Global___OperationType.ValueType
     """What to do."""
     pan: _builtins.str
-    """Bank card number: 16 to 19 digits with a valid Luhn digit."""
+    """Bank card number: 16 to 19 digits with a valid Luhn digit. Exactly one of `pan`, `card_code` and `card_token`
+    names the card, otherwise INVALID_ARGUMENT `pan`.
+    """
     amount_minor: _builtins.int
-    """Amount in minor units of the currency (分): 1 to 999999999999."""
+    """Amount in minor units of the currency (分): 1 to 999999999999; 0 for a BALANCE_INQUIRY and a VOID, and for a
+    REVERSAL of all that is left.
+    """
     currency_code: _builtins.str
     """ISO 4217 letters; only CNY."""
     terminal_id: _builtins.str
@@ -154,9 +445,44 @@ class AuthorizeRequest(_message.Message):
     """System trace audit number (DE 11): 1 to 999999, once per terminal and business date."""
     terminal_time_unix_ms: _builtins.int
     """The terminal's own time, milliseconds since 1970-01-01 UTC; recorded, never decisive. 0 when unknown."""
+    card_code: _builtins.str
+    """QR code of the electronic card in place of `pan`: 1 to 64 characters, for PURCHASE and BALANCE_INQUIRY."""
+    card_token: _builtins.str
+    """The caller's own token of a card in place of `pan`: 1 to 64 visible ASCII characters, for PURCHASE,
+    PRE_AUTHORIZATION and what follows them. Needs the RPC class `card_token` too.
+    """
+    wallet: _builtins.int
+    """Wallet of the card: 1 to 99; 0 means 1, the financial account."""
+    to_pan: _builtins.str
+    """Card that money goes to: for TRANSFER, and for what undoes one; else empty."""
+    is_advice: _builtins.bool
+    """Tells what has already happened (store and forward): it is posted even where the decision would be a decline. For
+    PURCHASE, TAP, COMPLETION and REFUND. Needs the RPC class `advice` too.
+    """
+    partial_approval_allowed: _builtins.bool
+    """The terminal can take less than it asked for: for PURCHASE."""
+    more_completions_follow: _builtins.bool
+    """More completions of this pre-authorization follow: what is left stays held. For COMPLETION."""
     @_builtins.property
     def chip(self) -> _common_pb2.ChipCryptogram:
-        """Chip data; required for PURCHASE, refused for DEPOSIT."""
+        """Chip data. Required with `pan` for PURCHASE, CASH_WITHDRAWAL, TRANSFER, TAP, PRE_AUTHORIZATION and
+        BALANCE_INQUIRY unless `is_advice`; refused for the others.
+        """
+
+    @_builtins.property
+    def pin(self) -> _cryptography_pb2.EncryptedPin:
+        """PIN that the holder entered, bound to the card's PAN, so with `pan` only. Each key needs its grant."""
+
+    @_builtins.property
+    def mac(self) -> Global___MessageMac:
+        """Code over the message: see `MessageMac`. It covers, in ASCII and joined by "|": request_id, the number of
+        `operation`, pan or card_code or card_token, amount_minor, terminal_id, merchant_id, stan, to_pan,
+        original.request_id, original.rrn, original.stan.
+        """
+
+    @_builtins.property
+    def original(self) -> Global___OriginalReference:
+        """The operation that this one follows: required for INCREMENT, COMPLETION, VOID, REFUND and REVERSAL, else refused."""
 
     def __init__(
         self,
@@ -171,10 +497,20 @@ class AuthorizeRequest(_message.Message):
         stan: _builtins.int = ...,
         terminal_time_unix_ms: _builtins.int = ...,
         chip: _common_pb2.ChipCryptogram | None = ...,
+        card_code: _builtins.str = ...,
+        card_token: _builtins.str = ...,
+        pin: _cryptography_pb2.EncryptedPin | None = ...,
+        mac: Global___MessageMac | None = ...,
+        wallet: _builtins.int = ...,
+        to_pan: _builtins.str = ...,
+        original: Global___OriginalReference | None = ...,
+        is_advice: _builtins.bool = ...,
+        partial_approval_allowed: _builtins.bool = ...,
+        more_completions_follow: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chip", b"chip"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chip", b"chip", "mac", b"mac", "original", b"original", "pin", b"pin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "chip", b"chip", "currency_code", b"currency_code", "merchant_id", b"merchant_id", "operation", b"operation", "pan", b"pan", "request_id", b"request_id", "stan", b"stan", "terminal_id", b"terminal_id", "terminal_time_unix_ms", b"terminal_time_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount_minor", b"amount_minor", "card_code", b"card_code", "card_token", b"card_token", "chip", b"chip", "currency_code", b"currency_code", "is_advice", b"is_advice", "mac", b"mac", "merchant_id", b"merchant_id", "more_completions_follow", b"more_completions_follow", "operation", b"operation", "original", b"original", "pan", b"pan", "partial_approval_allowed", b"partial_approval_allowed", "pin", b"pin", "request_id", b"request_id", "stan", b"stan", "terminal_id", b"terminal_id", "terminal_time_unix_ms", b"terminal_time_unix_ms", "to_pan", b"to_pan", "wallet", b"wallet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -194,8 +530,10 @@ class AuthorizeResponse(_message.Message):
     CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     ARPC_FIELD_NUMBER: _builtins.int
     BUSINESS_DATE_FIELD_NUMBER: _builtins.int
+    APPROVED_MINOR_FIELD_NUMBER: _builtins.int
+    HELD_MINOR_FIELD_NUMBER: _builtins.int
     response_code: _builtins.str
-    """DE 39, two characters; 00 is approved."""
+    """DE 39, two characters; 00 is approved, 10 approved in part."""
     reason: Global___DecisionReason.ValueType
     """The finer reason."""
     authorization_code: _builtins.str
@@ -203,15 +541,19 @@ class AuthorizeResponse(_message.Message):
     rrn: _builtins.str
     """Retrieval reference number (DE 37): twelve digits, unique."""
     available_minor: _builtins.int
-    """Available money of the account after the decision, in 分. 0 unless the card proved itself: a deposit, which
+    """Available money of the wallet after the decision, in 分. 0 unless the card proved itself: a deposit, which
     needs no card, tells no balance.
     """
     currency_code: _builtins.str
-    """ISO 4217 letters of `available_minor`."""
+    """ISO 4217 letters of the amounts."""
     arpc: _builtins.bytes
     """ARPC method 1 over the response code: 8 bytes after a valid cryptogram, else empty."""
     business_date: _builtins.str
     """Business date the operation belongs to: eight digits YYYYMMDD, Asia/Shanghai, fixed at decision."""
+    approved_minor: _builtins.int
+    """What was approved, in 分: less than asked for after a partial approval; 0 when declined."""
+    held_minor: _builtins.int
+    """What the hold of a pre-authorization still holds after an INCREMENT or COMPLETION, in 分; else 0."""
     def __init__(
         self,
         *,
@@ -223,10 +565,12 @@ class AuthorizeResponse(_message.Message):
         currency_code: _builtins.str = ...,
         arpc: _builtins.bytes = ...,
         business_date: _builtins.str = ...,
+        approved_minor: _builtins.int = ...,
+        held_minor: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arpc", b"arpc", "authorization_code", b"authorization_code", "available_minor", b"available_minor", "business_date", b"business_date", "currency_code", b"currency_code", "reason", b"reason", "response_code", b"response_code", "rrn", b"rrn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_minor", b"approved_minor", "arpc", b"arpc", "authorization_code", b"authorization_code", "available_minor", b"available_minor", "business_date", b"business_date", "currency_code", b"currency_code", "held_minor", b"held_minor", "reason", b"reason", "response_code", b"response_code", "rrn", b"rrn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,3 +663,245 @@ class AuthorizeStreamResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuthorizeStreamResponse: _TypeAlias = AuthorizeStreamResponse  # noqa: Y015
+
+@_typing.final
+class SwitchKey(_message.Message):
+    """The switch's own key of an operation; the acquirer is the caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERMINAL_ID_FIELD_NUMBER: _builtins.int
+    STAN_FIELD_NUMBER: _builtins.int
+    BUSINESS_DATE_FIELD_NUMBER: _builtins.int
+    MTI_CLASS_FIELD_NUMBER: _builtins.int
+    terminal_id: _builtins.str
+    """Terminal: 1 to 16 visible ASCII characters."""
+    stan: _builtins.int
+    """STAN: 1 to 999999."""
+    business_date: _builtins.str
+    """Business date: eight digits YYYYMMDD."""
+    mti_class: _builtins.int
+    """Class of the message type: 1 authorization (01xx), 2 financial (02xx), 4 reversal (04xx)."""
+    def __init__(
+        self,
+        *,
+        terminal_id: _builtins.str = ...,
+        stan: _builtins.int = ...,
+        business_date: _builtins.str = ...,
+        mti_class: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "mti_class", b"mti_class", "stan", b"stan", "terminal_id", b"terminal_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SwitchKey: _TypeAlias = SwitchKey  # noqa: Y015
+
+@_typing.final
+class LookUpOperationRequest(_message.Message):
+    """Which operation to look up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RRN_FIELD_NUMBER: _builtins.int
+    SWITCH_KEY_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Request id."""
+    rrn: _builtins.str
+    """Retrieval reference number: twelve digits."""
+    @_builtins.property
+    def switch_key(self) -> Global___SwitchKey:
+        """The switch's own key."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        rrn: _builtins.str = ...,
+        switch_key: Global___SwitchKey | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "request_id", b"request_id", "rrn", b"rrn", "switch_key", b"switch_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "request_id", b"request_id", "rrn", b"rrn", "switch_key", b"switch_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_key: _TypeAlias = _typing.Literal["request_id", "rrn", "switch_key"]  # noqa: Y015
+    _WhichOneofArgType_key: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_key) -> _WhichOneofReturnType_key | None: ...
+
+Global___LookUpOperationRequest: _TypeAlias = LookUpOperationRequest  # noqa: Y015
+
+@_typing.final
+class LookUpOperationResponse(_message.Message):
+    """An operation as it was decided, and what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    REVERSED_MINOR_FIELD_NUMBER: _builtins.int
+    REFUNDED_MINOR_FIELD_NUMBER: _builtins.int
+    HOLD_STATE_FIELD_NUMBER: _builtins.int
+    HELD_MINOR_FIELD_NUMBER: _builtins.int
+    CAPTURED_MINOR_FIELD_NUMBER: _builtins.int
+    ORIGINAL_RRN_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Request id of the operation."""
+    operation: Global___OperationType.ValueType
+    """What it was."""
+    reversed_minor: _builtins.int
+    """Taken back by reversals and voids, in 分."""
+    refunded_minor: _builtins.int
+    """Given back by refunds, in 分."""
+    hold_state: Global___HoldState.ValueType
+    """State of its hold, for a pre-authorization."""
+    held_minor: _builtins.int
+    """What the hold still holds, in 分."""
+    captured_minor: _builtins.int
+    """What completions took of it, in 分."""
+    original_rrn: _builtins.str
+    """RRN of the operation it followed; empty when it followed none."""
+    decided_at_unix_ms: _builtins.int
+    """When it was decided, by the database's clock: milliseconds since 1970-01-01 UTC."""
+    @_builtins.property
+    def response(self) -> Global___AuthorizeResponse:
+        """The answer, byte for byte as it was given."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        operation: Global___OperationType.ValueType = ...,
+        response: Global___AuthorizeResponse | None = ...,
+        reversed_minor: _builtins.int = ...,
+        refunded_minor: _builtins.int = ...,
+        hold_state: Global___HoldState.ValueType = ...,
+        held_minor: _builtins.int = ...,
+        captured_minor: _builtins.int = ...,
+        original_rrn: _builtins.str = ...,
+        decided_at_unix_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["captured_minor", b"captured_minor", "decided_at_unix_ms", b"decided_at_unix_ms", "held_minor", b"held_minor", "hold_state", b"hold_state", "operation", b"operation", "original_rrn", b"original_rrn", "refunded_minor", b"refunded_minor", "request_id", b"request_id", "response", b"response", "reversed_minor", b"reversed_minor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookUpOperationResponse: _TypeAlias = LookUpOperationResponse  # noqa: Y015
+
+@_typing.final
+class RegisterCardTokenRequest(_message.Message):
+    """A token to register."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    CARD_TOKEN_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request."""
+    card_token: _builtins.str
+    """The caller's own name for it: 8 to 64 visible ASCII characters, not a card number."""
+    catalogue_item: _builtins.str
+    """Catalogue item that this access serves."""
+    catalogue_item_version: _builtins.int
+    """Its version."""
+    @_builtins.property
+    def card(self) -> _common_pb2.CardReference:
+        """The card."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        card: _common_pb2.CardReference | None = ...,
+        card_token: _builtins.str = ...,
+        catalogue_item: _builtins.str = ...,
+        catalogue_item_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "card_token", b"card_token", "catalogue_item", b"catalogue_item", "catalogue_item_version", b"catalogue_item_version", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterCardTokenRequest: _TypeAlias = RegisterCardTokenRequest  # noqa: Y015
+
+@_typing.final
+class RegisterCardTokenResponse(_message.Message):
+    """The token names the card from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterCardTokenResponse: _TypeAlias = RegisterCardTokenResponse  # noqa: Y015
+
+@_typing.final
+class RevokeCardTokenRequest(_message.Message):
+    """A token to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    CARD_TOKEN_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request."""
+    card_token: _builtins.str
+    """The token."""
+    catalogue_item: _builtins.str
+    """Catalogue item that this access serves."""
+    catalogue_item_version: _builtins.int
+    """Its version."""
+    @_builtins.property
+    def card(self) -> _common_pb2.CardReference:
+        """The card that the token names."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        card: _common_pb2.CardReference | None = ...,
+        card_token: _builtins.str = ...,
+        catalogue_item: _builtins.str = ...,
+        catalogue_item_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "card_token", b"card_token", "catalogue_item", b"catalogue_item", "catalogue_item_version", b"catalogue_item_version", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCardTokenRequest: _TypeAlias = RevokeCardTokenRequest  # noqa: Y015
+
+@_typing.final
+class RevokeCardTokenResponse(_message.Message):
+    """The token no longer names a card."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCardTokenResponse: _TypeAlias = RevokeCardTokenResponse  # noqa: Y015

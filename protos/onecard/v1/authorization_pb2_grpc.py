@@ -28,7 +28,8 @@ if _version_not_supported:
 class AuthorizationServiceStub:
     """Authorizes money operations.
 
-    Grant: RPC class `authorization`. A decline is an answer with status OK: see `response_code` and `reason`.
+    Grant: RPC class `authorization`; some operations need one more, named with them. A decline is an answer with
+    status OK: see `response_code` and `reason`.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field,
     ALREADY_EXISTS `REQUEST_ID_REUSED` naming the field, RESOURCE_EXHAUSTED, UNAVAILABLE, ABORTED,
     DEADLINE_EXCEEDED (outcome unknown: ask again with the same request id).
@@ -50,12 +51,28 @@ class AuthorizationServiceStub:
                 request_serializer=onecard_dot_v1_dot_authorization__pb2.AuthorizeStreamRequest.SerializeToString,
                 response_deserializer=onecard_dot_v1_dot_authorization__pb2.AuthorizeStreamResponse.FromString,
                 _registered_method=True)
+        self.LookUpOperation = channel.unary_unary(
+                '/onecard.v1.AuthorizationService/LookUpOperation',
+                request_serializer=onecard_dot_v1_dot_authorization__pb2.LookUpOperationRequest.SerializeToString,
+                response_deserializer=onecard_dot_v1_dot_authorization__pb2.LookUpOperationResponse.FromString,
+                _registered_method=True)
+        self.RegisterCardToken = channel.unary_unary(
+                '/onecard.v1.AuthorizationService/RegisterCardToken',
+                request_serializer=onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenRequest.SerializeToString,
+                response_deserializer=onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenResponse.FromString,
+                _registered_method=True)
+        self.RevokeCardToken = channel.unary_unary(
+                '/onecard.v1.AuthorizationService/RevokeCardToken',
+                request_serializer=onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenRequest.SerializeToString,
+                response_deserializer=onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenResponse.FromString,
+                _registered_method=True)
 
 
 class AuthorizationServiceServicer:
     """Authorizes money operations.
 
-    Grant: RPC class `authorization`. A decline is an answer with status OK: see `response_code` and `reason`.
+    Grant: RPC class `authorization`; some operations need one more, named with them. A decline is an answer with
+    status OK: see `response_code` and `reason`.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field,
     ALREADY_EXISTS `REQUEST_ID_REUSED` naming the field, RESOURCE_EXHAUSTED, UNAVAILABLE, ABORTED,
     DEADLINE_EXCEEDED (outcome unknown: ask again with the same request id).
@@ -78,6 +95,30 @@ class AuthorizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LookUpOperation(self, request, context):
+        """Tells the stored outcome of an operation of the caller's own, and what became of it. Changes nothing.
+        Grant: RPC class `authorization_lookup`. NOT_FOUND `OPERATION_UNKNOWN` when the caller has no such operation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterCardToken(self, request, context):
+        """Lets the caller name a card by a token of its own from now on (card on file). Grant: RPC class `card_token`.
+        NOT_FOUND `CARD_UNKNOWN`; ALREADY_EXISTS `CARD_TOKEN_TAKEN` when the token names a card already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeCardToken(self, request, context):
+        """Ends a token: the next operation under it is declined. Grant: RPC class `card_token`.
+        NOT_FOUND `CARD_TOKEN_UNKNOWN` when the caller has no such token in use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthorizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +132,21 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     request_deserializer=onecard_dot_v1_dot_authorization__pb2.AuthorizeStreamRequest.FromString,
                     response_serializer=onecard_dot_v1_dot_authorization__pb2.AuthorizeStreamResponse.SerializeToString,
             ),
+            'LookUpOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookUpOperation,
+                    request_deserializer=onecard_dot_v1_dot_authorization__pb2.LookUpOperationRequest.FromString,
+                    response_serializer=onecard_dot_v1_dot_authorization__pb2.LookUpOperationResponse.SerializeToString,
+            ),
+            'RegisterCardToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterCardToken,
+                    request_deserializer=onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenRequest.FromString,
+                    response_serializer=onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenResponse.SerializeToString,
+            ),
+            'RevokeCardToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCardToken,
+                    request_deserializer=onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenRequest.FromString,
+                    response_serializer=onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'onecard.v1.AuthorizationService', rpc_method_handlers)
@@ -102,7 +158,8 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
 class AuthorizationService:
     """Authorizes money operations.
 
-    Grant: RPC class `authorization`. A decline is an answer with status OK: see `response_code` and `reason`.
+    Grant: RPC class `authorization`; some operations need one more, named with them. A decline is an answer with
+    status OK: see `response_code` and `reason`.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field,
     ALREADY_EXISTS `REQUEST_ID_REUSED` naming the field, RESOURCE_EXHAUSTED, UNAVAILABLE, ABORTED,
     DEADLINE_EXCEEDED (outcome unknown: ask again with the same request id).
@@ -152,6 +209,87 @@ class AuthorizationService:
             '/onecard.v1.AuthorizationService/AuthorizeStream',
             onecard_dot_v1_dot_authorization__pb2.AuthorizeStreamRequest.SerializeToString,
             onecard_dot_v1_dot_authorization__pb2.AuthorizeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookUpOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/onecard.v1.AuthorizationService/LookUpOperation',
+            onecard_dot_v1_dot_authorization__pb2.LookUpOperationRequest.SerializeToString,
+            onecard_dot_v1_dot_authorization__pb2.LookUpOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterCardToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/onecard.v1.AuthorizationService/RegisterCardToken',
+            onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenRequest.SerializeToString,
+            onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCardToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/onecard.v1.AuthorizationService/RevokeCardToken',
+            onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenRequest.SerializeToString,
+            onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

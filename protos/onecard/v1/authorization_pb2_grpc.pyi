@@ -15,7 +15,8 @@ GRPC_VERSION: str
 class AuthorizationServiceStub:
     """Authorizes money operations.
 
-    Grant: RPC class `authorization`. A decline is an answer with status OK: see `response_code` and `reason`.
+    Grant: RPC class `authorization`; some operations need one more, named with them. A decline is an answer with
+    status OK: see `response_code` and `reason`.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field,
     ALREADY_EXISTS `REQUEST_ID_REUSED` naming the field, RESOURCE_EXHAUSTED, UNAVAILABLE, ABORTED,
     DEADLINE_EXCEEDED (outcome unknown: ask again with the same request id).
@@ -30,11 +31,24 @@ class AuthorizationServiceStub:
     an error and leaves the others alone. A frame of more than 512 is INVALID_ARGUMENT `operations`.
     Up to 8 frames of a stream are worked on at once; answers keep the order of the frames.
     """
+    LookUpOperation: _aio.UnaryUnaryMultiCallable[_authorization_pb2.LookUpOperationRequest, _authorization_pb2.LookUpOperationResponse]
+    """Tells the stored outcome of an operation of the caller's own, and what became of it. Changes nothing.
+    Grant: RPC class `authorization_lookup`. NOT_FOUND `OPERATION_UNKNOWN` when the caller has no such operation.
+    """
+    RegisterCardToken: _aio.UnaryUnaryMultiCallable[_authorization_pb2.RegisterCardTokenRequest, _authorization_pb2.RegisterCardTokenResponse]
+    """Lets the caller name a card by a token of its own from now on (card on file). Grant: RPC class `card_token`.
+    NOT_FOUND `CARD_UNKNOWN`; ALREADY_EXISTS `CARD_TOKEN_TAKEN` when the token names a card already.
+    """
+    RevokeCardToken: _aio.UnaryUnaryMultiCallable[_authorization_pb2.RevokeCardTokenRequest, _authorization_pb2.RevokeCardTokenResponse]
+    """Ends a token: the next operation under it is declined. Grant: RPC class `card_token`.
+    NOT_FOUND `CARD_TOKEN_UNKNOWN` when the caller has no such token in use.
+    """
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Authorizes money operations.
 
-    Grant: RPC class `authorization`. A decline is an answer with status OK: see `response_code` and `reason`.
+    Grant: RPC class `authorization`; some operations need one more, named with them. A decline is an answer with
+    status OK: see `response_code` and `reason`.
     Errors of every call: UNAUTHENTICATED, PERMISSION_DENIED, INVALID_ARGUMENT with the field,
     ALREADY_EXISTS `REQUEST_ID_REUSED` naming the field, RESOURCE_EXHAUSTED, UNAVAILABLE, ABORTED,
     DEADLINE_EXCEEDED (outcome unknown: ask again with the same request id).
@@ -58,6 +72,36 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
         the results in the same order. Operations of one frame are independent; one that has no outcome carries
         an error and leaves the others alone. A frame of more than 512 is INVALID_ARGUMENT `operations`.
         Up to 8 frames of a stream are worked on at once; answers keep the order of the frames.
+        """
+
+    @_abc_1.abstractmethod
+    def LookUpOperation(
+        self,
+        request: _authorization_pb2.LookUpOperationRequest,
+        context: _aio.ServicerContext[_authorization_pb2.LookUpOperationRequest, _abc.Awaitable[_authorization_pb2.LookUpOperationResponse]],
+    ) -> _abc.Awaitable[_authorization_pb2.LookUpOperationResponse]:
+        """Tells the stored outcome of an operation of the caller's own, and what became of it. Changes nothing.
+        Grant: RPC class `authorization_lookup`. NOT_FOUND `OPERATION_UNKNOWN` when the caller has no such operation.
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterCardToken(
+        self,
+        request: _authorization_pb2.RegisterCardTokenRequest,
+        context: _aio.ServicerContext[_authorization_pb2.RegisterCardTokenRequest, _abc.Awaitable[_authorization_pb2.RegisterCardTokenResponse]],
+    ) -> _abc.Awaitable[_authorization_pb2.RegisterCardTokenResponse]:
+        """Lets the caller name a card by a token of its own from now on (card on file). Grant: RPC class `card_token`.
+        NOT_FOUND `CARD_UNKNOWN`; ALREADY_EXISTS `CARD_TOKEN_TAKEN` when the token names a card already.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeCardToken(
+        self,
+        request: _authorization_pb2.RevokeCardTokenRequest,
+        context: _aio.ServicerContext[_authorization_pb2.RevokeCardTokenRequest, _abc.Awaitable[_authorization_pb2.RevokeCardTokenResponse]],
+    ) -> _abc.Awaitable[_authorization_pb2.RevokeCardTokenResponse]:
+        """Ends a token: the next operation under it is declined. Grant: RPC class `card_token`.
+        NOT_FOUND `CARD_TOKEN_UNKNOWN` when the caller has no such token in use.
         """
 
 def add_AuthorizationServiceServicer_to_server(servicer: AuthorizationServiceServicer, server: _aio.Server) -> None: ...

@@ -1,12 +1,13 @@
--- Writes everything a batch decided, in one statement.
+-- Writes everything a batch decided in one shard, in one statement.
 -- Parameters: $1 shard, $2 business date, $3 decided at, $4 changed cards (card_change[]), $5 changed accounts
---   (account_change[]), $6 operations (operation_row[]), $7 postings (posting_row[]); $8-$15 one array each of the
---   access entries' participants, terminals, kinds, request ids, cards, items, versions and reasons.
+--   (account_change[]), $6 operations (operation_row[], in ascending id), $7 postings (posting_row[]); $8-$15 one array
+--   each of the access entries' participants, terminals, kinds, request ids, cards, items, versions and reasons;
+--   $16-$18 first and last operation id and number of the operations, 0 for none.
 -- Rows: none. Locks: none beyond the card locks that the batch holds.
 WITH cards AS (
     UPDATE card_states AS c
-    SET status = n.status, atc_highest = n.atc_highest, atc_window = n.atc_window, day = n.day,
-        day_amount_minor = n.day_amount_minor, pin_tries = n.pin_tries
+    SET status = n.status, atc_highest = n.atc_highest, atc_window = n.atc_window, pin_tries = n.pin_tries,
+        usage = n.usage
     FROM unnest($4::card_change[]) AS n
     WHERE c.card_id = n.card_id AND c.shard = $1::smallint
 ), wallets AS (
@@ -24,8 +25,13 @@ WITH cards AS (
     SELECT $1::smallint, $3::timestamptz, $8::text[], $9::text[], $10::smallint[], $11::uuid[], $12::bigint[],
            $13::text[], $14::integer[], $15::smallint[]
     WHERE cardinality($8::text[]) > 0
+), announced AS (
+    INSERT INTO event_batches (first_operation_id, last_operation_id, operation_count, business_date, decided_at, shard)
+    SELECT $16::bigint, $17::bigint, $18::integer, $2::date, $3::timestamptz, $1::smallint
+    WHERE $18::integer > 0
 )
 INSERT INTO operations (operation_id, request_id, card_id, amount_minor, terminal_time_unix_ms, stan,
                         operation_kind, mti_class, reason, participant_id, terminal_id, merchant_id,
-                        response_code, request_digest, response, decided_at, business_date, shard)
+                        response_code, request_digest, response, account_id, approved_minor, original_operation_id,
+                        channel, flags, decided_at, business_date, shard)
 SELECT n.*, $3::timestamptz, $2::date, $1::smallint FROM unnest($6::operation_row[]) AS n

@@ -3,7 +3,8 @@
 -- Parameters: $1 shard, $2 account ids (bigint[]), $3 request ids (uuid[]), $4 first business date of the look-back,
 --   $5 business date, $6-$9 switch keys: terminals (text[]), STANs (integer[]), participants (text[]), MTI classes
 --   (smallint[]).
--- Rows: one: accounts, request ids that have a stored answer, positions (from 1) of switch keys in use.
+-- Rows: one: accounts, request ids that have a stored answer, pairs of the position (from 1) of a switch key in use and
+--   the kind of its holder, version of the rules in force.
 -- Locks: none; the cards' locks cover their accounts, and the same request id means the same card, so a twin has
 --   committed or not begun. LATERAL with LIMIT: one index search for each key, also on a fresh partition, where a join
 --   would read it whole. The look-back has no end: a twin may have been decided past
@@ -19,14 +20,15 @@ SELECT ARRAY(
            WHERE o.request_id = ANY ($3::uuid[]) AND o.shard = $1::smallint AND o.business_date >= $4::date
        ),
        ARRAY(
-           SELECT k.position
+           SELECT ARRAY[k.position, used.operation_kind]
            FROM unnest($6::text[], $7::integer[], $8::text[], $9::smallint[])
                 WITH ORDINALITY AS k (terminal_id, stan, participant_id, mti_class, position)
            CROSS JOIN LATERAL (
-               SELECT 1
+               SELECT o.operation_kind
                FROM operations AS o
                WHERE o.terminal_id = k.terminal_id AND o.stan = k.stan AND o.participant_id = k.participant_id
                      AND o.mti_class = k.mti_class AND o.business_date = $5::date AND o.shard = $1::smallint
                LIMIT 1
            ) AS used
-       )
+       ),
+       (SELECT max(version) FROM rule_changes)
