@@ -296,7 +296,7 @@ class Lane:
             rows = await connection.fetch(LOCK_CARDS, card_ids[shard], shard)
             for row in rows:
                 if row[1] is not None:
-                    cards[row[1]] = CardState(*row[1:], shard)
+                    cards[row[1]] = CardState(shard, *row[1:])
         now = datetime.fromtimestamp(rows[-1][0], UTC)
         business_date = self._settings.calendar.business_date_of(now)
         return Batch(
@@ -338,7 +338,7 @@ class Lane:
             )
             assert row is not None, "the statement gives one row"
             accounts, known_ids, used, rules_version = row
-            batch.accounts |= {account[0]: Account(*account, shard) for account in accounts}
+            batch.accounts |= {account[0]: Account(shard, *account) for account in accounts}
             if known_ids:
                 answers |= await find_answers(connection, known_ids, shard=shard, since=since)
             used_keys |= {keys[position - 1]: OperationKind(kind) for position, kind in used}

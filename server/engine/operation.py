@@ -55,6 +55,7 @@ class OperationKind(IntEnum):
 class CardState:
     """Working copy of a ``card_states`` row, under its lock."""
 
+    shard: int
     card_id: int
     status: int
     atc_highest: int
@@ -65,7 +66,6 @@ class CardState:
     pin_tries: int
     # What it has used of its limits, packed.
     usage: bytes
-    shard: int = 0
     changed: bool = False
 
 
@@ -76,10 +76,10 @@ class Account:
     ``new_for_card_id`` is the card of a wallet that has no row yet: its first use makes one.
     """
 
+    shard: int
     account_id: int
     posted_minor: int
     held_minor: int
-    shard: int = 0
     changed: bool = False
     new_for_card_id: int | None = None
 
@@ -287,9 +287,7 @@ class Batch:
         """The working copy of a wallet that was read; one that has no row yet begins at zero, and changing it makes one."""
         account = self.accounts.get(account_id)
         if account is None:
-            account = self.accounts[account_id] = Account(
-                account_id, 0, 0, shard=shard, new_for_card_id=card_id
-            )
+            account = self.accounts[account_id] = Account(shard, account_id, 0, 0, new_for_card_id=card_id)
         return account
 
 

@@ -1,7 +1,7 @@
 """The rules in force, in a worker's memory: brought up to date by the batch that finds them behind.
 
-A batch reads the highest approved version under its locks; when it differs, the book takes what changed before anything is
-decided. So a terminal that was blocked a moment ago is blocked for the next operation, and no rule costs a read.
+A batch reads the highest approved version under its locks; when it differs, the book takes what changed before anything
+is decided. So a terminal that was blocked a moment ago is blocked for the next operation, and no rule costs a read.
 """
 
 import json

@@ -1,8 +1,8 @@
 """What a rule may say, one class for each kind; pure.
 
 A rule is a JSON object whose keys are the fields of its class, units last. A key that is left out takes the field's
-default; None means no limit. An unknown key, a wrong type or a value out of bounds is refused, never ignored: a misspelt
-limit must not be no limit.
+default; None means no limit. An unknown key, a wrong type or a value out of bounds is refused, never ignored: a
+misspelt limit must not be no limit.
 """
 
 import re
@@ -60,7 +60,7 @@ class LimitRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletRule:
-    """What a wallet is for. Empty ``merchant_categories`` are all; else the merchant must be registered with one of them."""
+    """What a wallet is for. ``merchant_categories``: the merchant must be registered with one of them; empty means any."""
 
     name: str
     merchant_categories: frozenset[str] = frozenset()
