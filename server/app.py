@@ -61,6 +61,7 @@ from server.keys.execution import AdministeredKeys
 from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
 from server.keys.servicer import KeyServicer
+from server.rulebook.book import RuleBook
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -168,6 +169,8 @@ def build_engine(settings: Settings, *, worker_index: int, keys_may_block: bool)
             find_cards=CardDirectory(cache_max=settings.card_cache_max).find,
             calendar=business_calendar(settings),
             request_log_hours=settings.request_log_hours_min,
+            shard_count=settings.shards,
+            rules=RuleBook(),
             keys_may_block=keys_may_block,
             observe=_observe,
         ),
