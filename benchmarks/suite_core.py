@@ -76,7 +76,7 @@ class CoreSuites:
         return GeneratorJob(
             port=self.core.port,
             method=f"/{SERVICE}/{method}",
-            tls=self.core.tls,
+            tls=(self.core.tls,),
             connections=self.settings.connections,
             warmup_s=self.settings.warmup_s,
             seconds=self.settings.seconds,

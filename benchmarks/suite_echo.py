@@ -65,7 +65,7 @@ def run_echo(settings: SuiteSettings) -> SuiteResult:
                 kind="unary",
                 port=port,
                 method=f"/{SERVICE}/Authorize",
-                tls=client,
+                tls=(client,),
                 payload_file=payload_file,
                 cycles=True,
                 connections=settings.connections,

@@ -120,7 +120,7 @@ def test_many_declines_forbid_the_figure() -> None:
 def test_job_and_result_survive_the_pipe() -> None:
     tls = TlsFiles(ca=Path("ca"), certificate=Path("c"), key=Path("k"))
     job = GeneratorJob(
-        kind="frames", port=1, method="/a/b", tls=tls, payload_file=Path("p"), worker_pids=(1, 2)
+        kind="frames", port=1, method="/a/b", tls=(tls, tls), payload_file=Path("p"), worker_pids=(1, 2)
     )
     assert GeneratorJob.from_json(job.to_json()) == job
     measured = Tally(answered=3, approved=2)
