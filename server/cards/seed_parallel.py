@@ -17,7 +17,15 @@ import asyncpg
 
 from crypto.key_store.software import SoftwareKeyStore
 from server.cards.directory import CardCipher
-from server.cards.seed import COLUMNS, STATEMENTS, Seed, copies, copy_cards, open_source_account
+from server.cards.seed import (
+    COLUMNS,
+    STATEMENTS,
+    Seed,
+    copies,
+    copy_cards,
+    half_empty_pages,
+    open_source_account,
+)
 from server.database import pool
 
 APPLICATION_NAME = "onecard seed"
@@ -80,11 +88,12 @@ async def _seed(
             cipher=cipher,
             shards=shards,
         )
-        if len(numbers) < INDEX_LAST_CARDS_MIN:
-            await asyncio.to_thread(_copy_all, dsn, keys_dir, seed, numbers, processes)
-        else:
-            async with _credentials_indexed_last(connection):
+        async with half_empty_pages(connection):
+            if len(numbers) < INDEX_LAST_CARDS_MIN:
                 await asyncio.to_thread(_copy_all, dsn, keys_dir, seed, numbers, processes)
+            else:
+                async with _credentials_indexed_last(connection):
+                    await asyncio.to_thread(_copy_all, dsn, keys_dir, seed, numbers, processes)
         for table in COLUMNS:
             # Not ANALYZE alone: autovacuum would visit all the new rows while something is measured.
             await connection.execute(f"VACUUM ANALYZE {table}")
