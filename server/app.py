@@ -28,6 +28,8 @@ from onecard.v1 import (
     identity_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
+    rules_pb2,
+    rules_pb2_grpc,
 )
 
 from crypto.errors import CryptoError, SelfTestError
@@ -61,6 +63,10 @@ from server.keys.execution import AdministeredKeys
 from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
 from server.keys.servicer import KeyServicer
+from server.rulebook.book import RuleBook, RuleReader
+from server.rulebook.reading import RuleReading
+from server.rulebook.service import RuleChanges
+from server.rulebook.servicer import RuleServicer
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -74,6 +80,7 @@ SERVICES = {
         (cryptography_pb2, "CryptographyService"),
         (identity_pb2, "IdentityService"),
         (keys_pb2, "KeyService"),
+        (rules_pb2, "RuleService"),
     )
 }
 # Between telling health and refusing calls: balancers look at health once a second or more rarely.
@@ -98,7 +105,11 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         PeriodicReader("catalogue", catalogue.refresh),
     ]
     lines = AccessLines(enabled=settings.log_level in {"debug", "info"})
-    engine = build_engine(settings, worker_index=worker_index, keys_may_block=key_store.is_blocking)
+    rules = RuleBook()
+    readers.append(PeriodicReader("rules", RuleReader(pool, rules).refresh))
+    engine = build_engine(
+        settings, worker_index=worker_index, keys_may_block=key_store.is_blocking, rules=rules
+    )
     server, health_servicer = build_server(settings)
     keys = KeyCalls(key_store)
     administered_keys = AdministeredKeys(key_store, keys)
@@ -115,6 +126,9 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
             reading=KeyReading(pool, administered_keys),
         ),
         cast("grpc.aio.Server", gate),
+    )
+    rules_pb2_grpc.add_RuleServiceServicer_to_server(
+        RuleServicer(changes=RuleChanges(pool), reading=RuleReading(pool)), cast("grpc.aio.Server", gate)
     )
 
     for reader in readers:
@@ -155,7 +169,9 @@ def open_key_store(settings: Settings) -> ListedKeyStore:
     return open_store(settings)
 
 
-def build_engine(settings: Settings, *, worker_index: int, keys_may_block: bool) -> GroupCommit:
+def build_engine(
+    settings: Settings, *, worker_index: int, keys_may_block: bool, rules: RuleBook
+) -> GroupCommit:
     """The worker's engine with its lanes."""
     return GroupCommit(
         lanes=settings.lanes,
@@ -168,6 +184,8 @@ def build_engine(settings: Settings, *, worker_index: int, keys_may_block: bool)
             find_cards=CardDirectory(cache_max=settings.card_cache_max).find,
             calendar=business_calendar(settings),
             request_log_hours=settings.request_log_hours_min,
+            shard_count=settings.shards,
+            rules=rules,
             keys_may_block=keys_may_block,
             observe=_observe,
         ),

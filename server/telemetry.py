@@ -40,7 +40,9 @@ HOUSEKEEPING_JOBS = Counter(
 RULE_CHANGES = Counter("onecard_rule_changes", "Steps of changes of rules, by kind.", ["kind", "step"])
 # The least of all workers: one that lags behind shows.
 RULES_VERSION = Gauge(
-    "onecard_rules_version", "Version of the rules that the most backward worker follows.", multiprocess_mode="livemin"
+    "onecard_rules_version",
+    "Version of the rules that the most backward worker follows.",
+    multiprocess_mode="livemin",
 )
 RULES_UNREADABLE = Gauge(
     "onecard_rules_unreadable", "Rules in force that a worker cannot read.", multiprocess_mode="livemax"

@@ -156,4 +156,6 @@ def _tell(book: RuleBook, unreadable: set[tuple[str, str]], *, seconds: float) -
     telemetry.RULES_REFRESH_SECONDS.observe(seconds)
     for kind in sorted({kind for kind, _ in unreadable}):
         count = sum(1 for other, _ in unreadable if other == kind)
-        log.error("%d rules of kind %s cannot be read by this release: what they are about is refused", count, kind)
+        log.error(
+            "%d rules of kind %s cannot be read by this release: what they are about is refused", count, kind
+        )
