@@ -1,11 +1,18 @@
 """What operators read of rules and of their changes, page by page."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import asyncpg
+from google.protobuf.message import Message
 from onecard.v1 import rules_pb2 as pb
 
 from server.rulebook import answers, store
+
+# A page stays below the smallest message that a core may be set to send.
+PAGE_BYTES_MAX = 48 << 10
+
+M = TypeVar("M", bound=Message)
 
 
 class RuleReading:
@@ -25,10 +32,9 @@ class RuleReading:
             rules = await store.list_rules(
                 connection, kind=kind, subject_prefix=subject_prefix, after=after, rows_max=rows_max + 1
             )
-        page = rules[:rows_max]
+        page = _fitting([answers.rule_message(rule) for rule in rules[:rows_max]])
         return pb.ListRulesResponse(
-            rules=[answers.rule_message(rule) for rule in page],
-            next_page_token=page[-1].subject if len(rules) > rows_max else "",
+            rules=page, next_page_token=page[-1].subject if len(rules) > len(page) else ""
         )
 
     async def change(self, change_id: str, *, after: str, rows_max: int) -> pb.GetRuleChangeResponse:
@@ -41,12 +47,12 @@ class RuleReading:
             change = await store.read_change(connection, change_id)
             rules_given = await store.count_rules(connection, change_id)
             rules = await store.list_change_rules(connection, change, after=after, rows_max=rows_max + 1)
-        page = rules[:rows_max]
+        page = _fitting([answers.changed_rule_message(rule) for rule in rules[:rows_max]])
         return pb.GetRuleChangeResponse(
             change=answers.change_message(change),
             rules_given=rules_given,
-            rules=[answers.changed_rule_message(rule) for rule in page],
-            next_page_token=page[-1].subject if len(rules) > rows_max else "",
+            rules=page,
+            next_page_token=page[-1].subject if len(rules) > len(page) else "",
         )
 
     async def changes(
@@ -62,8 +68,19 @@ class RuleReading:
                 below=below,
                 rows_max=rows_max + 1,
             )
-        page = changes[:rows_max]
+        page = _fitting([answers.change_message(change) for change in changes[:rows_max]])
         return pb.ListRuleChangesResponse(
-            changes=[answers.change_message(change) for change in page],
-            next_page_token=str(page[-1].change_number) if len(changes) > rows_max else "",
+            changes=page,
+            next_page_token=str(changes[len(page) - 1].change_number) if len(changes) > len(page) else "",
         )
+
+
+def _fitting(messages: Sequence[M]) -> list[M]:
+    """The first of them that fit into a page; one at least, if there is any."""
+    size, page = 0, list[M]()
+    for message in messages:
+        size += message.ByteSize()
+        if page and size > PAGE_BYTES_MAX:
+            break
+        page.append(message)
+    return page

@@ -46,6 +46,9 @@ class Channel(IntEnum):
     PRE_AUTHORIZATION = 7
 
 
+_CHANNELS = [channel.name.lower() for channel in Channel]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitRule:
     """Limits of a channel; the card's own come on top. ``pin_required_above_minor`` 0 asks for a PIN always."""
@@ -168,8 +171,8 @@ def check_subject(kind: str, subject: str) -> None:
         ValueError: the subject names nothing that a rule of this kind can be for.
     """
     if kind == "limit":
-        if subject.upper() not in Channel.__members__ or subject != subject.lower():
-            raise ValueError(f"must be one of {', '.join(channel.name.lower() for channel in Channel)}")
+        if subject not in _CHANNELS:
+            raise ValueError(f"must be one of {', '.join(_CHANNELS)}")
     elif kind == "wallet":
         if not _WALLET.fullmatch(subject):
             raise ValueError(f"must be 1 to {WALLET_MAX}")

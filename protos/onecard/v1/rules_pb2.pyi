@@ -250,7 +250,7 @@ class ListRulesRequest(_message.Message):
     subject_prefix: _builtins.str
     """Begin of the subjects, for example `bank-a/`: up to 49 visible ASCII characters; empty: all."""
     page_size: _builtins.int
-    """Rules at most, 1 to 1,000; 0 means 100."""
+    """Rules at most, 1 to 1,000; 0 means 100. A page may have fewer, and not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty: the first page."""
     def __init__(
@@ -527,7 +527,7 @@ class GetRuleChangeRequest(_message.Message):
     change_id: _builtins.str
     """The change; a UUID."""
     page_size: _builtins.int
-    """Rules at most, 1 to 1,000; 0 means 100."""
+    """Rules at most, 1 to 1,000; 0 means 100. A page may have fewer, and not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty: the first page."""
     def __init__(
@@ -601,7 +601,7 @@ class ListRuleChangesRequest(_message.Message):
     only_proposed: _builtins.bool
     """Only those that wait."""
     page_size: _builtins.int
-    """Changes at most, 1 to 1,000; 0 means 100."""
+    """Changes at most, 1 to 1,000; 0 means 100. A page may have fewer, and not be the last."""
     page_token: _builtins.str
     """`next_page_token` of the page before; empty: the first page."""
     def __init__(
