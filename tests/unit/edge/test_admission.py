@@ -47,6 +47,13 @@ def test_classes_are_those_the_protos_name() -> None:
         "RejectKeyChange": "key_custodian",
         "ListKeyChanges": "key_view",
         "ListKeyAudit": "key_view",
+        "ListRules": "rule_view",
+        "ProposeRuleChange": "rule_editor",
+        "ExtendRuleChange": "rule_editor",
+        "ApproveRuleChange": "rule_editor",
+        "RejectRuleChange": "rule_editor",
+        "GetRuleChange": "rule_view",
+        "ListRuleChanges": "rule_view",
         "ExplainArqc": "key_diagnosis",
     }
 
