@@ -69,6 +69,9 @@ CREATE TYPE operation_row AS (
     switch_key bytea
 );
 
+-- Who has a switch key, as batches read it.
+CREATE TYPE switch_key_holder AS (switch_key bytea, operation_kind smallint);
+
 -- Money held for a pre-authorization, whose operation id it bears. Changed under the lock of its card only.
 CREATE TABLE holds (
     hold_id bigint NOT NULL,
