@@ -24,6 +24,7 @@ from server.key_stores import open_store
 from server.keys import upkeep
 from server.keys.execution import AdministeredKeys
 from server.settings import Settings
+from server.settlement import positions, sequencer
 from server.workers import run_child
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ JOBS: tuple[Job, ...] = (
     Job("create_partitions", 3_600, create_partitions),
     Job("delete_expired_spent_tokens", 30, delete_expired_spent_tokens),
     Job("expire_key_proposals", 60, upkeep.expire_proposals),
+    Job("sequence_events", sequencer.PERIOD_S, sequencer.keep_sequencing),
+    Job("roll_up_positions", 1, positions.roll_up),
 )
 
 
