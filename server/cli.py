@@ -211,6 +211,27 @@ class _KeyCommands(_OneLineErrors):
         return group
 
 
+class _SettlementCommands(_OneLineErrors):
+    """Loaded when they are named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._loaded().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._loaded().get_command(ctx, cmd_name)
+
+    def _loaded(self) -> click.Group:
+        import importlib
+
+        group: click.Group = importlib.import_module("server.settlement.commands").main
+        return group
+
+
+@main.group(cls=_SettlementCommands, context_settings={"help_option_names": ["-h", "--help"]})
+def settlement() -> None:
+    """Close days, check their files, list what people must look at."""
+
+
 @main.group(cls=_KeyCommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def keys(ctx: click.Context) -> None:

@@ -33,6 +33,7 @@ COLUMNS = {
     "operations": "operation_id request_id card_id amount_minor decided_at business_date shard operation_kind reason "
     "participant_id terminal_id response_code request_digest response",
     "postings": "operation_id posting_number debit_account_id credit_account_id amount_minor business_date shard",
+    "event_batches": "first_operation_id last_operation_id operation_count business_date decided_at shard",
 }
 
 
@@ -56,7 +57,8 @@ async def seed_cards(
     ac_version, ss_version = active_key_versions(key_store, cipher)
     await connection.execute(STATEMENTS["seed_participant"])
     source: int = await connection.fetchval(STATEMENTS["seed_account"])
-    today = datetime.now(UTC).date()
+    # A date that is closed takes nothing more.
+    business_date: date = await connection.fetchval(STATEMENTS["seed_date"], datetime.now(UTC).date())
     for start in range(first, first + count, CARDS_PER_COPY):
         numbers = range(start, min(start + CARDS_PER_COPY, first + count))
         cards = [
@@ -66,7 +68,7 @@ async def seed_cards(
         rows = await connection.fetch(STATEMENTS["allocate_ids"], len(cards))
         operation_block: int = await connection.fetchval(NEXT_OPERATION_IDS)
         batch = [(CardIds(*row), card) for row, card in zip(rows, cards, strict=True)]
-        tables = _rows(key_store, batch, opening_balance_minor, source, operation_block, today)
+        tables = _rows(key_store, batch, opening_balance_minor, source, operation_block, business_date)
         async with connection.transaction():
             for table, records in tables.items():
                 await connection.copy_records_to_table(table, records=records, columns=COLUMNS[table].split())
@@ -81,7 +83,7 @@ def _rows(
     balance_minor: int,
     source: int,
     operation_block: int,
-    today: date,
+    business_date: date,
 ) -> dict[str, Iterable[tuple[Any, ...]]]:
     row_maker = RowMaker(
         sealer=key_store.sealer(key_store.active("sealing")),
@@ -99,9 +101,12 @@ def _rows(
         request_id = str(uuid_utils.uuid7())
         tables["operations"].append(
             (
-                *(operation_id, request_id, ids.card_id, balance_minor, now, today, 0),
+                *(operation_id, request_id, ids.card_id, balance_minor, now, business_date, 0),
                 *(OperationKind.OPENING_BALANCE, APPROVED, PARTICIPANT, "", "00", b"", b""),
             )
         )
-        tables["postings"].append((operation_id, 1, source, ids.account_id, balance_minor, today, 0))
+        tables["postings"].append((operation_id, 1, source, ids.account_id, balance_minor, business_date, 0))
+    tables["event_batches"].append(
+        (operation_block, operation_block + len(batch) - 1, len(batch), business_date, now, 0)
+    )
     return dict(tables)

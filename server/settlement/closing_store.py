@@ -21,6 +21,7 @@ class ClosingFile(StrEnum):
 
     CSV = "operations.csv"
     PARQUET = "operations.parquet"
+    EXCEPTIONS = "exceptions.csv"
     MANIFEST = "manifest.json"
 
 

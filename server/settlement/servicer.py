@@ -30,6 +30,7 @@ _FILES = {
     pb.CLOSING_FILE_CSV: ClosingFile.CSV,
     pb.CLOSING_FILE_PARQUET: ClosingFile.PARQUET,
     pb.CLOSING_FILE_MANIFEST: ClosingFile.MANIFEST,
+    pb.CLOSING_FILE_EXCEPTIONS: ClosingFile.EXCEPTIONS,
 }
 
 

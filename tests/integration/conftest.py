@@ -108,7 +108,7 @@ async def trial_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 async def bench(trial_database: str, postgres: EmbeddedPostgres) -> AsyncIterator[Bench]:
     """Starts with empty wallets, and ends with drained engines and books that agree."""
     database = await asyncpg.connect(trial_database)
-    await database.execute("TRUNCATE operations, postings, access_blocks")
+    await database.execute("TRUNCATE operations, postings, access_blocks, event_batches")
     await database.execute("UPDATE accounts SET posted_minor = 0")
     bench = Bench(Settings(socket_dir=postgres.socket_dir), trial_database, database)
     yield bench

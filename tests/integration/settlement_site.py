@@ -1,4 +1,4 @@
-"""A place for settlement's tests: a database of its own, writers as the engine's lanes are, and workers that serve it."""
+"""A place for settlement's tests: a database of its own, writers like the engine's lanes, workers that serve it."""
 
 import asyncio
 import datetime
@@ -139,9 +139,7 @@ class Lane:
                     if side in balances:
                         balances[side][0] += sign * amount
             balances[account][1] += move.held_minor
-            written.append(
-                Written(operation_id, move.card_id, move.participant_id, move.amount_minor, date)
-            )
+            written.append(Written(operation_id, move.card_id, move.participant_id, move.amount_minor, date))
         if delay_s:
             await asyncio.sleep(delay_s)
         await self.connection.execute(
@@ -179,7 +177,9 @@ class Lane:
 
     def _operation(self, operation_id: int, move: Move, account: int) -> tuple[Any, ...]:
         is_approved = move.response_code in ("00", "10")
-        approved = (move.amount_minor if is_approved else 0) if move.approved_minor == -1 else move.approved_minor
+        approved = (
+            (move.amount_minor if is_approved else 0) if move.approved_minor == -1 else move.approved_minor
+        )
         return (
             *(operation_id, str(uuid.uuid4()), move.card_id, move.amount_minor, 0),
             *(next(self._stans), move.kind, None, move.reason, move.participant_id),

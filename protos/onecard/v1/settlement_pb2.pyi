@@ -180,7 +180,11 @@ class _ClosingFileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ClosingFi
     CLOSING_FILE_PARQUET: _ClosingFile.ValueType  # 2
     """The same as Apache Parquet: `operations.parquet`."""
     CLOSING_FILE_MANIFEST: _ClosingFile.ValueType  # 3
-    """Counts, totals, positions and the SHA-256 digests of the other two, as JSON: `manifest.json`."""
+    """Counts, totals, positions and the SHA-256 digests of the others, as JSON: `manifest.json`."""
+    CLOSING_FILE_EXCEPTIONS: _ClosingFile.ValueType  # 4
+    """Those of the operations that people must look at, as CSV: reversals whose original never came, and forced posts:
+    `exceptions.csv`.
+    """
 
 class ClosingFile(_ClosingFile, metaclass=_ClosingFileEnumTypeWrapper):
     """A file of a closing."""
@@ -192,7 +196,11 @@ CLOSING_FILE_CSV: ClosingFile.ValueType  # 1
 CLOSING_FILE_PARQUET: ClosingFile.ValueType  # 2
 """The same as Apache Parquet: `operations.parquet`."""
 CLOSING_FILE_MANIFEST: ClosingFile.ValueType  # 3
-"""Counts, totals, positions and the SHA-256 digests of the other two, as JSON: `manifest.json`."""
+"""Counts, totals, positions and the SHA-256 digests of the others, as JSON: `manifest.json`."""
+CLOSING_FILE_EXCEPTIONS: ClosingFile.ValueType  # 4
+"""Those of the operations that people must look at, as CSV: reversals whose original never came, and forced posts:
+`exceptions.csv`.
+"""
 Global___ClosingFile: _TypeAlias = ClosingFile  # noqa: Y015
 
 @_typing.final

@@ -65,6 +65,14 @@ CREATE TRIGGER closings_append_only BEFORE UPDATE OR DELETE ON closings
 CREATE TRIGGER closings_never_truncated BEFORE TRUNCATE ON closings
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- Closed days whose files are all made.
+CREATE TABLE made_days (
+    business_date date NOT NULL,
+    made_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT made_days_pkey PRIMARY KEY (business_date),
+    CONSTRAINT made_days_day_fkey FOREIGN KEY (business_date) REFERENCES settlement_days
+);
+
 -- Net sum of the postings of archived partitions, by account.
 CREATE TABLE archived_balances (
     account_id bigint NOT NULL,
@@ -139,13 +147,13 @@ CREATE TRIGGER event_batches_numbered_once BEFORE UPDATE ON event_batches
                   OLD.decided_at, OLD.shard))
     EXECUTE FUNCTION refuse_batch_change();
 
--- Whoever writes operations of a date holds the date's lock, shared, to its end; whoever closes it takes it alone, and so
--- after them. Later ones find it closed. To the engine that is a lost race: it decides again, by a new look at the clock,
--- and the operation belongs to the next date.
+-- Whoever writes operations of a date holds the date's lock, shared, to its end; whoever closes a date takes its lock and
+-- those of the dates before it alone, and so after them. Later ones find it closed. To the engine that is a lost race: it
+-- decides again, by a new look at the clock, and the operation belongs to the next date.
 CREATE FUNCTION require_open_day() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(1869505891, NEW.business_date - date '2000-01-01');
-    IF EXISTS (SELECT FROM settlement_days WHERE business_date = NEW.business_date AND closed_at IS NOT NULL) THEN
+    IF EXISTS (SELECT FROM settlement_days WHERE business_date >= NEW.business_date AND closed_at IS NOT NULL) THEN
         RAISE EXCEPTION 'the business date is closed' USING ERRCODE = 'serialization_failure';
     END IF;
     RETURN NEW;
