@@ -1,7 +1,7 @@
 """Archives business dates: export, read back, compare, record, and only then drop, in one transaction for each date.
 
-While the date is exported its partitions are locked against writing, which nobody does any more; reading goes on. Killed
-at any moment, the database has either the partitions or the record with the sums, never both and never neither.
+While the date is exported its partitions are locked against writing, which nobody does any more; reading goes on.
+Killed at any moment, the database has either the partitions or the record with the sums, never both and never neither.
 """
 
 import asyncio
@@ -172,8 +172,8 @@ async def _export(
     from server.archive.parquet_file import ROWS_PER_GROUP, ArchiveWriter, read_sums
 
     writer = ArchiveWriter(path, table, business_date=business_date)
-    # The driver closes no cursor before the end of its transaction, and a table with an open one cannot be dropped: rolling
-    # back to here does.
+    # The driver closes no cursor before the end of its transaction, and a table with an open one cannot be dropped:
+    # rolling back to here closes it.
     reading = connection.transaction()
     await reading.start()
     try:

@@ -18,9 +18,9 @@ SETTLEMENT_ACCOUNT = 7
 OPERATIONS_DAYS = 100
 
 INSERT_OPERATIONS = """
-INSERT INTO operations (operation_id, request_id, card_id, amount_minor, terminal_time_unix_ms, decided_at, business_date,
-                        stan, shard, operation_kind, mti_class, reason, participant_id, terminal_id, merchant_id,
-                        response_code, request_digest, response, account_id, approved_minor, flags)
+INSERT INTO operations (operation_id, request_id, card_id, amount_minor, terminal_time_unix_ms, decided_at,
+                        business_date, stan, shard, operation_kind, mti_class, reason, participant_id, terminal_id,
+                        merchant_id, response_code, request_digest, response, account_id, approved_minor, flags)
 SELECT $2::bigint + n, gen_random_uuid(), n % 40, CASE WHEN n % 7 > 0 THEN n END, 1767225600000 + n,
        $1::date + interval '1 hour' + n * interval '1.000001 second', $1::date, n % 1000000, n % 4, 1 + n % 2,
        CASE WHEN n % 7 > 0 THEN 2 END, 1, 'bank-01', 'T' || n, CASE WHEN n % 3 > 0 THEN '商户' || n || '"\\' END, '00',
@@ -29,7 +29,8 @@ SELECT $2::bigint + n, gen_random_uuid(), n % 40, CASE WHEN n % 7 > 0 THEN n END
 FROM generate_series(1, $3::integer) AS n
 """
 INSERT_POSTINGS = """
-INSERT INTO postings (operation_id, posting_number, debit_account_id, credit_account_id, amount_minor, business_date, shard)
+INSERT INTO postings (operation_id, posting_number, debit_account_id, credit_account_id, amount_minor, business_date,
+                      shard)
 SELECT $2::bigint + n, 1, CASE WHEN n % 4 = 0 THEN 1000000 + n % 40 ELSE 7 END,
        CASE WHEN n % 4 = 0 THEN 7 ELSE 1000000 + n % 40 END, CASE WHEN n % 4 = 0 THEN 1 ELSE n END, $1::date, n % 4
 FROM generate_series(1, $3::integer) AS n
