@@ -280,6 +280,8 @@ class Batch:
     shard_count: int = 1
     # Digests of single-use tokens that were used before, of all capabilities.
     spent_tokens: set[bytes] = field(default_factory=set)
+    # What the cards' PINs are verified against, working copies by card id, of all capabilities.
+    pins: dict[int, Any] = field(default_factory=dict)
     # What capabilities read under the lock, by capability.
     facts: dict["Capability", Any] = field(default_factory=dict)
 
