@@ -35,6 +35,12 @@ AUTHORIZE = _rpc(
     authorization_pb2.AuthorizeRequest,
     authorization_pb2.AuthorizeResponse,
 )
+LOOK_UP_OPERATION = _rpc(
+    "AuthorizationService",
+    "LookUpOperation",
+    authorization_pb2.LookUpOperationRequest,
+    authorization_pb2.LookUpOperationResponse,
+)
 CREATE_CHALLENGE = _rpc(
     "CardAuthenticationService",
     "CreateChallenge",
@@ -166,6 +172,12 @@ class OneCardClient:
     ) -> authorization_pb2.AuthorizeResponse:
         """Decides one money operation; a decline is an answer."""
         return await self.channel.unary(AUTHORIZE, request)
+
+    async def look_up_operation(
+        self, request: authorization_pb2.LookUpOperationRequest
+    ) -> authorization_pb2.LookUpOperationResponse:
+        """The stored outcome of an operation of the caller's own, and what became of it."""
+        return await self.channel.unary(LOOK_UP_OPERATION, request)
 
     def authorize_stream(
         self,

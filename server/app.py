@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
+import asyncpg
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
@@ -34,6 +35,7 @@ from crypto.errors import CryptoError, SelfTestError
 from crypto.key_store.listed_store import ListedKeyStore
 from crypto.self_test import run_self_test
 from server import telemetry
+from server.authorization.look_up import OperationLookUp
 from server.authorization.servicer import AuthorizationServicer
 from server.card_authentication.servicer import CardAuthenticationServicer
 from server.cards.directory import CardDirectory
@@ -61,6 +63,7 @@ from server.keys.execution import AdministeredKeys
 from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
 from server.keys.servicer import KeyServicer
+from server.rulebook.book import RuleBook
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -98,14 +101,26 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         PeriodicReader("catalogue", catalogue.refresh),
     ]
     lines = AccessLines(enabled=settings.log_level in {"debug", "info"})
-    engine = build_engine(settings, worker_index=worker_index, keys_may_block=key_store.is_blocking)
+    book = RuleBook()
+    engine = build_engine(
+        settings, worker_index=worker_index, keys_may_block=key_store.is_blocking, book=book
+    )
     server, health_servicer = build_server(settings)
     keys = KeyCalls(key_store)
     administered_keys = AdministeredKeys(key_store, keys)
     readers.append(PeriodicReader("keys", administered_keys.refresh))
     gate = Gate(server, registry, Admission(in_flight_max=settings.in_flight_max), lines)
     try:
-        add_servicers(gate, settings, engine=engine, registry=registry, catalogue=catalogue, keys=keys)
+        add_servicers(
+            gate,
+            settings,
+            engine=engine,
+            registry=registry,
+            catalogue=catalogue,
+            keys=keys,
+            book=book,
+            pool=pool,
+        )
     except CryptoError as error:
         raise ConfigurationError(f"key store: {error}") from None
     keys_pb2_grpc.add_KeyServiceServicer_to_server(
@@ -155,7 +170,9 @@ def open_key_store(settings: Settings) -> ListedKeyStore:
     return open_store(settings)
 
 
-def build_engine(settings: Settings, *, worker_index: int, keys_may_block: bool) -> GroupCommit:
+def build_engine(
+    settings: Settings, *, worker_index: int, keys_may_block: bool, book: RuleBook
+) -> GroupCommit:
     """The worker's engine with its lanes."""
     return GroupCommit(
         lanes=settings.lanes,
@@ -168,6 +185,8 @@ def build_engine(settings: Settings, *, worker_index: int, keys_may_block: bool)
             find_cards=CardDirectory(cache_max=settings.card_cache_max).find,
             calendar=business_calendar(settings),
             request_log_hours=settings.request_log_hours_min,
+            shard_count=settings.shards,
+            rules=book,
             keys_may_block=keys_may_block,
             observe=_observe,
         ),
@@ -208,6 +227,8 @@ def add_servicers(
     registry: ParticipantRegistry,
     catalogue: Catalogue,
     keys: KeyCalls,
+    book: RuleBook,
+    pool: "asyncpg.Pool[Any]",
 ) -> None:
     """Builds every capability on the same engine and keys, each behind the gate."""
     # Generated code asks of a server no more than the gate has.
@@ -233,7 +254,13 @@ def add_servicers(
         "blind_index": blind_index,
     }
     authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
-        AuthorizationServicer(**shared, renew=gate.renew), server
+        AuthorizationServicer(
+            **shared,
+            book=book,
+            look_up=OperationLookUp(pool, shard_count=settings.shards),
+            renew=gate.renew,
+        ),
+        server,
     )
     card_authentication_pb2_grpc.add_CardAuthenticationServiceServicer_to_server(
         CardAuthenticationServicer(

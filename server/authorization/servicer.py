@@ -10,28 +10,22 @@ from onecard.v1 import authorization_pb2_grpc
 
 from crypto.sealing import BlindIndex
 from server import telemetry
-from server.authorization.service import CNY, Authorize, MoneyOperation
-from server.cards.directory import CredentialKind
-from server.cards.identifiers import parse_pan
-from server.edge import fields
+from server.authorization.conversion import Converter, look_up_key
+from server.authorization.look_up import OperationLookUp
+from server.authorization.operations import MoneyOperation
+from server.authorization.service import Authorize
 from server.edge.caller import Participant, current_caller
-from server.edge.chip import presented_cryptogram
 from server.edge.frame_stream import answer_frames
 from server.edge.intake import Intake, outcome_of
 from server.edge.status import to_operation_error
 from server.engine.group_commit import GroupCommit
-from server.engine.operation import MoneyFields, OperationKind
 from server.errors import MalformedFieldError, OneCardError
 from server.key_calls import KeyCalls
+from server.rulebook.book import RuleBook
 
 Context = grpc.aio.ServicerContext
 FRAME_OPERATIONS_MAX = 512
-STAN_MAX = 999_999
-TERMINAL_TIME_MAX_UNIX_MS = 2**53
 AUTHORIZATION_CLASS = "authorization"
-DEPOSIT_CLASS = "deposit"
-# MTI class of 0200 financial messages, which the switch key holds.
-MTI_CLASS_FINANCIAL = 2
 
 
 class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer):
@@ -44,21 +38,29 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         intake: Intake,
         keys: KeyCalls,
         blind_index: BlindIndex,
+        book: RuleBook,
+        look_up: OperationLookUp,
         renew: Callable[[Participant], Participant],
     ) -> None:
         """``renew`` gives a caller's present grants; see ``ParticipantRegistry.renew``."""
         self._renew = renew
         self._engine = engine
+        self._look_up = look_up
         self._intake = intake
-        self._blind_index = blind_index
-        self._capability = Authorize(keys)
+        self._converter = Converter(capability=Authorize(keys, book), intake=intake, blind_index=blind_index)
 
     async def Authorize(
         self, request: pb.AuthorizeRequest, context: "Context[Any, Any]"
     ) -> pb.AuthorizeResponse:
         caller = current_caller.get()
-        operation = self._convert(request, caller, self._intake.deadline(context))
+        operation = self._converter.convert(request, caller, deadline=self._intake.deadline(context))
         return await outcome_of(self._engine.submit([operation]), pb.AuthorizeResponse)
+
+    async def LookUpOperation(
+        self, request: pb.LookUpOperationRequest, context: "Context[Any, Any]"
+    ) -> pb.LookUpOperationResponse:
+        caller = current_caller.get()
+        return await self._look_up.find(look_up_key(request), participant_id=caller.participant_id)
 
     async def AuthorizeStream(
         self, request_iterator: AsyncIterator[pb.AuthorizeStreamRequest], context: "Context[Any, Any]"
@@ -87,7 +89,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         operations: list[MoneyOperation] = []
         for request in frame.operations:
             try:
-                operations.append(self._convert(request, caller, deadline))
+                operations.append(self._converter.convert(request, caller, deadline=deadline))
                 outcomes.append(None)
             except OneCardError as error:
                 outcomes.append(error)
@@ -104,53 +106,3 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
             else:
                 response.results.add(response=result)
         return response
-
-    def _convert(self, request: pb.AuthorizeRequest, caller: Participant, deadline: float) -> MoneyOperation:
-        """Checks every field.
-
-        Raises:
-            MalformedFieldError: a field breaks its bounds.
-            NotGrantedError: a deposit without its grant.
-        """
-        request_id = fields.request_id(request.request_id)
-        amount_minor = fields.amount_minor("amount_minor", request.amount_minor)
-        if request.currency_code != CNY:
-            raise MalformedFieldError("currency_code", "must be CNY")
-        pan = fields.parsed("pan", parse_pan, request.pan)
-        if not 1 <= request.stan <= STAN_MAX:
-            raise MalformedFieldError("stan", f"must be 1 to {STAN_MAX}")
-        if not 0 <= request.terminal_time_unix_ms <= TERMINAL_TIME_MAX_UNIX_MS:
-            raise MalformedFieldError("terminal_time_unix_ms", "must be milliseconds since 1970")
-        presented = None
-        if request.operation == pb.OPERATION_TYPE_PURCHASE:
-            kind = OperationKind.PURCHASE
-            if not request.HasField("chip"):
-                raise MalformedFieldError("chip", "is required for a purchase")
-            presented = presented_cryptogram("chip", request.chip, pan=pan, amount_minor=amount_minor)
-        elif request.operation == pb.OPERATION_TYPE_DEPOSIT:
-            kind = OperationKind.DEPOSIT
-            caller.require_rpc_class(DEPOSIT_CLASS)
-            if request.HasField("chip"):
-                raise MalformedFieldError("chip", "must not be set for a deposit")
-        else:
-            raise MalformedFieldError("operation", "must be PURCHASE or DEPOSIT")
-        money = MoneyFields(
-            amount_minor=amount_minor,
-            stan=request.stan,
-            mti_class=MTI_CLASS_FINANCIAL,
-            merchant_id=fields.visible("merchant_id", request.merchant_id, length_max=15),
-            terminal_time_unix_ms=request.terminal_time_unix_ms,
-        )
-        return MoneyOperation(
-            capability=self._capability,
-            kind=kind,
-            participant_id=caller.participant_id,
-            request_id=request_id,
-            request_digest=self._intake.digest(request),
-            deadline=deadline,
-            card_index=self._blind_index.of(pan, kind=CredentialKind.PAN),
-            terminal_id=fields.visible("terminal_id", request.terminal_id, length_min=1, length_max=16),
-            money=money,
-            caller=caller,
-            presented=presented,
-        )

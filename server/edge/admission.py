@@ -36,6 +36,7 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
         {
             "Authorize": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
             "AuthorizeStream": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
+            "LookUpOperation": RpcPolicy("authorization_lookup", AdmissionClass.QUERY),
         },
     ),
     **_policies(
@@ -92,7 +93,9 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
         },
     ),
 }
-RPC_CLASSES = frozenset(policy.rpc_class for policy in RPC_POLICIES.values()) | {"deposit"}
+# Some operations of `Authorize` need one more class than the RPC does.
+OPERATION_CLASSES = frozenset({"deposit", "benefit_credit", "advice"})
+RPC_CLASSES = frozenset(policy.rpc_class for policy in RPC_POLICIES.values()) | OPERATION_CLASSES
 
 
 class Admission:

@@ -83,7 +83,8 @@ class RulesInForce(Protocol):
 class LaneSettings:
     """What a lane needs from outside.
 
-    ``shard_count`` is that of the database. ``find_cards`` gives the facts of the cards that blind indexes name, to be bound to operations.
+    ``find_cards`` gives the facts of the cards that blind indexes name, to be bound to operations.
+    ``shard_count`` is that of the database, ``rules`` what decisions follow.
     ``keys_may_block`` tells that asking the key store may wait for something outside the process.
     ``observe`` gets each batch with its results and its duration in seconds, after its callers were answered.
     """

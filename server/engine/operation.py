@@ -173,7 +173,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class OtherCard:
-    """A second card of an operation: ``index`` is the blind index of what names it, 16 bytes; the rest is bound later."""
+    """A second card of an operation: ``index``, 16 bytes, is the blind index of what names it; the rest is bound."""
 
     index: bytes
     card_id: int | None = None
@@ -286,7 +286,7 @@ class Batch:
     facts: dict["Capability", Any] = field(default_factory=dict)
 
     def account(self, account_id: int, *, card_id: int, shard: int) -> Account:
-        """The working copy of a wallet that was read; one that has no row yet begins at zero, and changing it makes one."""
+        """The working copy of a wallet; one that has no row yet begins at zero, and changing it makes one."""
         account = self.accounts.get(account_id)
         if account is None:
             account = self.accounts[account_id] = Account(shard, account_id, 0, 0, new_for_card_id=card_id)

@@ -60,7 +60,7 @@ class LimitRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletRule:
-    """What a wallet is for. ``merchant_categories``: the merchant must be registered with one of them; empty means any."""
+    """What a wallet is for; with ``merchant_categories`` only at merchants that are registered with one of them."""
 
     name: str
     merchant_categories: frozenset[str] = frozenset()

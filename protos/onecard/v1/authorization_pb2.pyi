@@ -34,9 +34,9 @@ class _OperationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_TYPE_DEPOSIT: _OperationType.ValueType  # 2
     """存款: money moves from the caller's settlement account to the card. Needs the RPC class `deposit` too."""
     OPERATION_TYPE_CASH_WITHDRAWAL: _OperationType.ValueType  # 3
-    """取现: as a purchase, at a counter or cash machine. Chip and PIN."""
+    """取现: as a purchase, at a counter or cash machine."""
     OPERATION_TYPE_TRANSFER: _OperationType.ValueType  # 4
-    """转账: money moves from the card to the card `to_pan`, both decided at once. Needs a PIN."""
+    """转账: money moves from the card to the card `to_pan`, both decided at once."""
     OPERATION_TYPE_TAP: _OperationType.ValueType  # 5
     """小额免密: a small purchase without PIN under limits of its own, as in transit."""
     OPERATION_TYPE_PRE_AUTHORIZATION: _OperationType.ValueType  # 6
@@ -58,7 +58,7 @@ class _OperationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_TYPE_BENEFIT_CREDIT: _OperationType.ValueType  # 12
     """待遇发放: money moves from the caller's fund account to the card. Needs the RPC class `benefit_credit` too."""
     OPERATION_TYPE_BALANCE_INQUIRY: _OperationType.ValueType  # 13
-    """余额查询: tells available money and moves none; `amount_minor` is 0. Needs a PIN unless shown by card code."""
+    """余额查询: tells available money and moves none; `amount_minor` is 0."""
 
 class OperationType(_OperationType, metaclass=_OperationTypeEnumTypeWrapper):
     """What the operation does."""
@@ -70,9 +70,9 @@ OPERATION_TYPE_PURCHASE: OperationType.ValueType  # 1
 OPERATION_TYPE_DEPOSIT: OperationType.ValueType  # 2
 """存款: money moves from the caller's settlement account to the card. Needs the RPC class `deposit` too."""
 OPERATION_TYPE_CASH_WITHDRAWAL: OperationType.ValueType  # 3
-"""取现: as a purchase, at a counter or cash machine. Chip and PIN."""
+"""取现: as a purchase, at a counter or cash machine."""
 OPERATION_TYPE_TRANSFER: OperationType.ValueType  # 4
-"""转账: money moves from the card to the card `to_pan`, both decided at once. Needs a PIN."""
+"""转账: money moves from the card to the card `to_pan`, both decided at once."""
 OPERATION_TYPE_TAP: OperationType.ValueType  # 5
 """小额免密: a small purchase without PIN under limits of its own, as in transit."""
 OPERATION_TYPE_PRE_AUTHORIZATION: OperationType.ValueType  # 6
@@ -94,7 +94,7 @@ original too, which is then declined when it arrives.
 OPERATION_TYPE_BENEFIT_CREDIT: OperationType.ValueType  # 12
 """待遇发放: money moves from the caller's fund account to the card. Needs the RPC class `benefit_credit` too."""
 OPERATION_TYPE_BALANCE_INQUIRY: OperationType.ValueType  # 13
-"""余额查询: tells available money and moves none; `amount_minor` is 0. Needs a PIN unless shown by card code."""
+"""余额查询: tells available money and moves none; `amount_minor` is 0."""
 Global___OperationType: _TypeAlias = OperationType  # noqa: Y015
 
 class _DecisionReason:
@@ -368,6 +368,7 @@ class OriginalReference(_message.Message):
     STAN_FIELD_NUMBER: _builtins.int
     TERMINAL_ID_FIELD_NUMBER: _builtins.int
     BUSINESS_DATE_FIELD_NUMBER: _builtins.int
+    MTI_CLASS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Request id of the original: UUID, or empty."""
     rrn: _builtins.str
@@ -378,6 +379,8 @@ class OriginalReference(_message.Message):
     """Terminal of the original, when it is another than this request's; else empty."""
     business_date: _builtins.str
     """Business date of the original when it is named by STAN: eight digits YYYYMMDD; empty means the present one."""
+    mti_class: _builtins.int
+    """Class of its message type when it is named by STAN: 1 for a PRE_AUTHORIZATION or INCREMENT; 0 means 2, financial."""
     def __init__(
         self,
         *,
@@ -386,10 +389,11 @@ class OriginalReference(_message.Message):
         stan: _builtins.int = ...,
         terminal_id: _builtins.str = ...,
         business_date: _builtins.str = ...,
+        mti_class: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "request_id", b"request_id", "rrn", b"rrn", "stan", b"stan", "terminal_id", b"terminal_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["business_date", b"business_date", "mti_class", b"mti_class", "request_id", b"request_id", "rrn", b"rrn", "stan", b"stan", "terminal_id", b"terminal_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -454,7 +458,7 @@ class AuthorizeRequest(_message.Message):
     wallet: _builtins.int
     """Wallet of the card: 1 to 99; 0 means 1, the financial account."""
     to_pan: _builtins.str
-    """Card that money goes to: for TRANSFER, and for what undoes one; else empty."""
+    """Card that money goes to: for TRANSFER, and repeated by the REVERSAL of one; else empty."""
     is_advice: _builtins.bool
     """Tells what has already happened (store and forward): it is posted even where the decision would be a decline. For
     PURCHASE, TAP, COMPLETION and REFUND. Needs the RPC class `advice` too.
@@ -791,117 +795,3 @@ class LookUpOperationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LookUpOperationResponse: _TypeAlias = LookUpOperationResponse  # noqa: Y015
-
-@_typing.final
-class RegisterCardTokenRequest(_message.Message):
-    """A token to register."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    CARD_FIELD_NUMBER: _builtins.int
-    CARD_TOKEN_FIELD_NUMBER: _builtins.int
-    CATALOGUE_ITEM_FIELD_NUMBER: _builtins.int
-    CATALOGUE_ITEM_VERSION_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """UUID of this request."""
-    card_token: _builtins.str
-    """The caller's own name for it: 8 to 64 visible ASCII characters, not a card number."""
-    catalogue_item: _builtins.str
-    """Catalogue item that this access serves."""
-    catalogue_item_version: _builtins.int
-    """Its version."""
-    @_builtins.property
-    def card(self) -> _common_pb2.CardReference:
-        """The card."""
-
-    def __init__(
-        self,
-        *,
-        request_id: _builtins.str = ...,
-        card: _common_pb2.CardReference | None = ...,
-        card_token: _builtins.str = ...,
-        catalogue_item: _builtins.str = ...,
-        catalogue_item_version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "card_token", b"card_token", "catalogue_item", b"catalogue_item", "catalogue_item_version", b"catalogue_item_version", "request_id", b"request_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RegisterCardTokenRequest: _TypeAlias = RegisterCardTokenRequest  # noqa: Y015
-
-@_typing.final
-class RegisterCardTokenResponse(_message.Message):
-    """The token names the card from now on."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RegisterCardTokenResponse: _TypeAlias = RegisterCardTokenResponse  # noqa: Y015
-
-@_typing.final
-class RevokeCardTokenRequest(_message.Message):
-    """A token to end."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    CARD_FIELD_NUMBER: _builtins.int
-    CARD_TOKEN_FIELD_NUMBER: _builtins.int
-    CATALOGUE_ITEM_FIELD_NUMBER: _builtins.int
-    CATALOGUE_ITEM_VERSION_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """UUID of this request."""
-    card_token: _builtins.str
-    """The token."""
-    catalogue_item: _builtins.str
-    """Catalogue item that this access serves."""
-    catalogue_item_version: _builtins.int
-    """Its version."""
-    @_builtins.property
-    def card(self) -> _common_pb2.CardReference:
-        """The card that the token names."""
-
-    def __init__(
-        self,
-        *,
-        request_id: _builtins.str = ...,
-        card: _common_pb2.CardReference | None = ...,
-        card_token: _builtins.str = ...,
-        catalogue_item: _builtins.str = ...,
-        catalogue_item_version: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "card_token", b"card_token", "catalogue_item", b"catalogue_item", "catalogue_item_version", b"catalogue_item_version", "request_id", b"request_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RevokeCardTokenRequest: _TypeAlias = RevokeCardTokenRequest  # noqa: Y015
-
-@_typing.final
-class RevokeCardTokenResponse(_message.Message):
-    """The token no longer names a card."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RevokeCardTokenResponse: _TypeAlias = RevokeCardTokenResponse  # noqa: Y015

@@ -13,7 +13,7 @@ ALTER TABLE participants
     DROP CONSTRAINT participants_settlement_account_range,
     ADD CONSTRAINT participants_settlement_account_range CHECK (settlement_account_id BETWEEN 1 AND 299999);
 
--- What a card has used of its limits, packed: `server/cards/usage.py` has the layout. One column, because a card uses few
+-- What a card has used of its limits, packed: `server/authorization/usage.py` has the layout. One column, because a card uses few
 -- of the channels, and every money operation reads and writes it.
 ALTER TABLE card_states ADD COLUMN usage bytea NOT NULL DEFAULT '';
 UPDATE card_states
@@ -156,13 +156,13 @@ INSERT INTO rule_changes
 SELECT gen_random_uuid(), r.rule_kind, r.subject, r.content::jsonb, 'APPROVED', 'shipped', 'shipped', 'shipped-by-release',
        clock_timestamp(), row_number() OVER ()
 FROM (VALUES
-    ('limit', 'chip', '{"pin_required_above_minor": 300000, "month_amount_max_minor": 20000000, "day_count_max": 2000}'),
+    ('limit', 'chip', '{"month_amount_max_minor": 20000000, "day_count_max": 2000}'),
     ('limit', 'cash', '{"pin_required_above_minor": 0, "transaction_amount_max_minor": 500000, "day_amount_max_minor": 2000000, "month_amount_max_minor": 20000000, "day_count_max": 20}'),
     ('limit', 'tap', '{"transaction_amount_max_minor": 30000, "day_amount_max_minor": 60000, "day_count_max": 100, "velocity_count_max": 20, "velocity_window_s": 60}'),
     ('limit', 'code', '{"transaction_amount_max_minor": 100000, "day_amount_max_minor": 500000, "month_amount_max_minor": 5000000, "day_count_max": 200}'),
     ('limit', 'card_on_file', '{"transaction_amount_max_minor": 500000, "day_amount_max_minor": 2000000, "month_amount_max_minor": 20000000, "day_count_max": 200}'),
     ('limit', 'transfer', '{"pin_required_above_minor": 0, "day_amount_max_minor": 5000000, "month_amount_max_minor": 50000000, "day_count_max": 200}'),
-    ('limit', 'pre_authorization', '{"pin_required_above_minor": 300000, "day_count_max": 200, "capture_tolerance_percent": 15, "hold_days": 30}'),
+    ('limit', 'pre_authorization', '{"day_count_max": 200, "capture_tolerance_percent": 15, "hold_days": 30}'),
     ('wallet', '1', '{"name": "金融账户", "cash": true, "transfer": true, "deposit": true}'),
     ('wallet', '2', '{"name": "医保个人账户", "merchant_categories": ["4119", "5047", "5122", "5912", "8011", "8021", "8043", "8050", "8062", "8071", "8099"]}'),
     ('wallet', '3', '{"name": "待遇补贴账户", "cash": true}'),
