@@ -76,10 +76,13 @@ class Settings:
     data_dir: Path = _setting(
         lambda: Path("data"), "Directory of the embedded database, keys and certificates."
     )
-    # The tables carry `shard`; but request ids and switch keys are not yet looked up across shards, so that a second
-    # shard would allow a second outcome.
+    # What a worker gets is never 0: the supervisor asks the database.
     shards: int = _setting(
-        1, "Shards of the hot tables; more than one is not yet served.", minimum=1, maximum=1
+        0,
+        "Shards of the hot tables, fixed when the first instance starts on a database;"
+        " 0: as the database was made, and 1 for a new one.",
+        minimum=0,
+        maximum=64,
     )
     lanes: int = _setting(2, "Database connections per worker on the hot path.", minimum=1, maximum=32)
     pool_connections_max: int = _setting(

@@ -44,11 +44,13 @@ async def seed_cards(
     opening_balance_minor: int,
     first: int = 0,
     cipher: CardCipher = CardCipher.SM4,
+    shards: int = 1,
 ) -> None:
-    """Writes synthetic cards ``first`` to ``first + count - 1``, in use, in shard 0.
+    """Writes synthetic cards ``first`` to ``first + count - 1``, in use.
 
     Args:
         opening_balance_minor: what each wallet holds, in 分; at least 1.
+        shards: of the core; each card lies where its PAN's blind index says.
     Raises:
         asyncpg.UniqueViolationError: one of them was loaded before.
     """
@@ -66,7 +68,7 @@ async def seed_cards(
         rows = await connection.fetch(STATEMENTS["allocate_ids"], len(cards))
         operation_block: int = await connection.fetchval(NEXT_OPERATION_IDS)
         batch = [(CardIds(*row), card) for row, card in zip(rows, cards, strict=True)]
-        tables = _rows(key_store, batch, opening_balance_minor, source, operation_block, today)
+        tables = _rows(key_store, batch, opening_balance_minor, source, operation_block, today, shards)
         async with connection.transaction():
             for table, records in tables.items():
                 await connection.copy_records_to_table(table, records=records, columns=COLUMNS[table].split())
@@ -82,6 +84,7 @@ def _rows(
     source: int,
     operation_block: int,
     today: date,
+    shards: int,
 ) -> dict[str, Iterable[tuple[Any, ...]]]:
     row_maker = RowMaker(
         sealer=key_store.sealer(key_store.active("sealing")),
@@ -90,18 +93,21 @@ def _rows(
     now = datetime.now(UTC)
     tables: dict[str, list[tuple[Any, ...]]] = {table: [] for table in COLUMNS}
     for operation_id, (ids, card) in enumerate(batch, start=operation_block):
-        tables["cardholders"].append((*row_maker.holder(ids, card), 0))
-        tables["cards"].append((*row_maker.card(ids, card), ids.cardholder_id, 0))
+        credentials = row_maker.credentials(ids, card)
+        # The PAN's index comes first.
+        shard = int.from_bytes(credentials[0][0][:4]) % shards
+        tables["cardholders"].append((*row_maker.holder(ids, card), shard))
+        tables["cards"].append((*row_maker.card(ids, card), ids.cardholder_id, shard))
         limits = (card.transaction_amount_max_minor, card.day_amount_max_minor)
-        tables["card_states"].append((ids.card_id, 0, CardStatus.NORMAL, *limits))
-        tables["accounts"].append((ids.account_id, ids.card_id, 0, balance_minor))
-        tables["card_credentials"] += [(*row, 0) for row in row_maker.credentials(ids, card)]
+        tables["card_states"].append((ids.card_id, shard, CardStatus.NORMAL, *limits))
+        tables["accounts"].append((ids.account_id, ids.card_id, shard, balance_minor))
+        tables["card_credentials"] += [(*row, shard) for row in credentials]
         request_id = str(uuid_utils.uuid7())
         tables["operations"].append(
             (
-                *(operation_id, request_id, ids.card_id, balance_minor, now, today, 0),
+                *(operation_id, request_id, ids.card_id, balance_minor, now, today, shard),
                 *(OperationKind.OPENING_BALANCE, APPROVED, PARTICIPANT, "", "00", b"", b""),
             )
         )
-        tables["postings"].append((operation_id, 1, source, ids.account_id, balance_minor, today, 0))
+        tables["postings"].append((operation_id, 1, source, ids.account_id, balance_minor, today, shard))
     return dict(tables)

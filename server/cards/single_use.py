@@ -4,7 +4,7 @@ A token is self-contained; what the database remembers is that it was used. All 
 used tokens, so that one token cannot serve two of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -68,9 +68,10 @@ class SingleUse(Capability):
     async def read(
         self, connection: "asyncpg.Connection[Any]", operations: Sequence[TokenOperation], batch: Batch
     ) -> None:
-        digests = [operation.token_digest for operation in operations]
-        rows = await connection.fetch(STATEMENTS["find_spent_tokens"], digests, operations[0].shard)
-        batch.spent_tokens.update(row[0] for row in rows)
+        digests = _by_token_shard([operation.token_digest for operation in operations], batch.shard_count)
+        for shard, own in digests.items():
+            rows = await connection.fetch(STATEMENTS["find_spent_tokens"], own, shard)
+            batch.spent_tokens.update(row[0] for row in rows)
 
     def judge(self, operation: TokenOperation, batch: Batch) -> TokenVerdict:
         """Judges the operation's token and uses it up when it is genuine."""
@@ -95,12 +96,26 @@ class SingleUse(Capability):
         Raises:
             asyncpg.UniqueViolationError: one was used meanwhile, with another card; the batch is decided again.
         """
-        spent = [
-            (operation.token_digest, operation.token_issued_at_s + self._token_life_s)
+        expiries = {
+            operation.token_digest: datetime.fromtimestamp(
+                operation.token_issued_at_s + self._token_life_s, UTC
+            )
             for operation, outcome in decided
             if operation.token_issued_at_s is not None and outcome.verdict in SPENDING
-        ]
-        if spent:
-            digests, expiries = zip(*spent, strict=True)
-            moments = [datetime.fromtimestamp(expiry_s, UTC) for expiry_s in expiries]
-            await connection.execute(STATEMENTS["spend_tokens"], digests, moments, decided[0][0].shard)
+        }
+        for shard, digests in _by_token_shard(expiries, batch.shard_count).items():
+            moments = [expiries[digest] for digest in digests]
+            await connection.execute(STATEMENTS["spend_tokens"], digests, moments, shard)
+
+
+def token_shard(digest: bytes, shard_count: int) -> int:
+    """The shard that remembers a token: one of the token's own, whatever card comes with it."""
+    return digest[0] % shard_count
+
+
+def _by_token_shard(digests: Iterable[bytes], shard_count: int) -> dict[int, list[bytes]]:
+    """Digests by the shard that remembers them; shards and digests ascend, so that two writers wait in one order."""
+    shards: dict[int, list[bytes]] = {}
+    for digest in sorted(digests, key=lambda digest: (token_shard(digest, shard_count), digest)):
+        shards.setdefault(token_shard(digest, shard_count), []).append(digest)
+    return shards
