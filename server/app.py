@@ -52,8 +52,8 @@ from server.edge.intake import Intake
 from server.edge.tls import server_credentials
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.group_commit import GroupCommit
-from server.engine.lane import LaneSettings
 from server.engine.operation import Operation, OperationKind
+from server.engine.transaction import LaneSettings
 from server.errors import ConfigurationError, OneCardError
 from server.identity.servicer import IdentityServicer
 from server.key_calls import KeyCalls

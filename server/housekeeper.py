@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 
 from server import telemetry
+from server.authorization.expiry import expire_holds
 from server.database import pool as database_pool
 from server.database.statements import load
 from server.errors import DatabaseUnavailableError
@@ -70,6 +71,7 @@ async def create_partitions(pool: "asyncpg.Pool[Any]") -> None:
 JOBS: tuple[Job, ...] = (
     Job("create_partitions", 3_600, create_partitions),
     Job("delete_expired_spent_tokens", 30, delete_expired_spent_tokens),
+    Job("expire_holds", 5, expire_holds),
     Job("expire_key_proposals", 60, upkeep.expire_proposals),
 )
 
