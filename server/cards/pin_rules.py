@@ -51,7 +51,7 @@ def judge_pin(card: CardState, stored: StoredPin | None, presented: PinReference
         stored: what its PIN is verified against; None when it has none.
         presented: what the key store made of the PIN; None for a block that does not decode.
     Raises:
-        StateConflictError, UnavailableError: neither right nor wrong can be told; nothing was changed.
+        StateConflictError, UnavailableError: as ``require_comparable``; nothing was changed.
     """
     if stored is None:
         return PinVerdict.NO_PIN
@@ -59,7 +59,8 @@ def judge_pin(card: CardState, stored: StoredPin | None, presented: PinReference
         return PinVerdict.TRIES_EXCEEDED
     if presented is None:
         return PinVerdict.BLOCK_INVALID
-    if not _fits(stored, presented):
+    require_comparable(stored, presented)
+    if not hmac.compare_digest(presented.by_version[stored.pvk_version], stored.reference):
         set_tries(card, card.pin_tries + 1)
         return PinVerdict.WRONG
     set_tries(card, 0)
@@ -79,15 +80,15 @@ def tries_left(card: CardState | None) -> int:
     return max(0, PIN_TRIES_MAX - card.pin_tries) if card is not None else 0
 
 
-def _fits(stored: StoredPin, presented: PinReferences) -> bool:
-    """
+def require_comparable(stored: StoredPin | None, presented: PinReferences | None) -> None:
+    """For whoever changes something before it judges the PIN: ``judge_pin`` of the same two raises nothing after this.
+
     Raises:
         StateConflictError: the version that made the stored reference is gone: neither right nor wrong can be told.
         UnavailableError: another worker made it under a version that this one has not seen yet.
     """
-    reference = presented.by_version.get(stored.pvk_version)
-    if reference is None and stored.pvk_version > max(presented.by_version):
+    if stored is None or presented is None or stored.pvk_version in presented.by_version:
+        return
+    if stored.pvk_version > max(presented.by_version):
         raise key_store_unavailable()
-    if reference is None:
-        raise StateConflictError("KEY_STATE", "the verification key of the card's PIN is no longer usable")
-    return hmac.compare_digest(reference, stored.reference)
+    raise StateConflictError("KEY_STATE", "the verification key of the card's PIN is no longer usable")
