@@ -29,6 +29,8 @@ from onecard.v1 import (
     identity_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
+    rules_pb2,
+    rules_pb2_grpc,
 )
 
 from crypto.errors import CryptoError, SelfTestError
@@ -63,7 +65,10 @@ from server.keys.execution import AdministeredKeys
 from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
 from server.keys.servicer import KeyServicer
-from server.rulebook.book import RuleBook
+from server.rulebook.book import RuleBook, RuleReader
+from server.rulebook.reading import RuleReading
+from server.rulebook.service import RuleChanges
+from server.rulebook.servicer import RuleServicer
 from server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -77,6 +82,7 @@ SERVICES = {
         (cryptography_pb2, "CryptographyService"),
         (identity_pb2, "IdentityService"),
         (keys_pb2, "KeyService"),
+        (rules_pb2, "RuleService"),
     )
 }
 # Between telling health and refusing calls: balancers look at health once a second or more rarely.
@@ -101,9 +107,10 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         PeriodicReader("catalogue", catalogue.refresh),
     ]
     lines = AccessLines(enabled=settings.log_level in {"debug", "info"})
-    book = RuleBook()
+    rules = RuleBook()
+    readers.append(PeriodicReader("rules", RuleReader(pool, rules).refresh))
     engine = build_engine(
-        settings, worker_index=worker_index, keys_may_block=key_store.is_blocking, book=book
+        settings, worker_index=worker_index, keys_may_block=key_store.is_blocking, rules=rules
     )
     server, health_servicer = build_server(settings)
     keys = KeyCalls(key_store)
@@ -118,7 +125,7 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
             registry=registry,
             catalogue=catalogue,
             keys=keys,
-            book=book,
+            rules=rules,
             pool=pool,
         )
     except CryptoError as error:
@@ -130,6 +137,9 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
             reading=KeyReading(pool, administered_keys),
         ),
         cast("grpc.aio.Server", gate),
+    )
+    rules_pb2_grpc.add_RuleServiceServicer_to_server(
+        RuleServicer(changes=RuleChanges(pool), reading=RuleReading(pool)), cast("grpc.aio.Server", gate)
     )
 
     for reader in readers:
@@ -171,7 +181,7 @@ def open_key_store(settings: Settings) -> ListedKeyStore:
 
 
 def build_engine(
-    settings: Settings, *, worker_index: int, keys_may_block: bool, book: RuleBook
+    settings: Settings, *, worker_index: int, keys_may_block: bool, rules: RuleBook
 ) -> GroupCommit:
     """The worker's engine with its lanes."""
     return GroupCommit(
@@ -186,7 +196,7 @@ def build_engine(
             calendar=business_calendar(settings),
             request_log_hours=settings.request_log_hours_min,
             shard_count=settings.shards,
-            rules=book,
+            rules=rules,
             keys_may_block=keys_may_block,
             observe=_observe,
         ),
@@ -227,7 +237,7 @@ def add_servicers(
     registry: ParticipantRegistry,
     catalogue: Catalogue,
     keys: KeyCalls,
-    book: RuleBook,
+    rules: RuleBook,
     pool: "asyncpg.Pool[Any]",
 ) -> None:
     """Builds every capability on the same engine and keys, each behind the gate."""
@@ -262,7 +272,7 @@ def add_servicers(
             card_codes=card_codes,
             today=today,
             code_life_s=settings.card_code_life_s + settings.card_code_skew_s,
-            book=book,
+            book=rules,
             look_up=OperationLookUp(pool, shard_count=settings.shards),
             renew=gate.renew,
         ),

@@ -229,6 +229,29 @@ def _running_address(data_dir: Path) -> str:
     return f"localhost:{read_run_file(data_dir)['port']}"
 
 
+class _RuleCommands(_OneLineErrors):
+    """All speak gRPC, and are loaded when one is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._over_grpc().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._over_grpc().get_command(ctx, cmd_name)
+
+    def _over_grpc(self) -> click.Group:
+        import importlib
+
+        group: click.Group = importlib.import_module("clients.rule_commands").main
+        return group
+
+
+@main.group(cls=_RuleCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def rules(ctx: click.Context) -> None:
+    """Read and change the rules that money decisions follow; one operator proposes, another approves."""
+    ctx.obj = _running_address
+
+
 @keys.command()
 @click_options
 def initialise(**flags: Any) -> None:

@@ -94,6 +94,18 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
             "ExplainArqc": RpcPolicy("key_diagnosis", AdmissionClass.QUERY),
         },
     ),
+    **_policies(
+        "RuleService",
+        {
+            "ListRules": RpcPolicy("rule_view", AdmissionClass.QUERY),
+            "ProposeRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "ExtendRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "ApproveRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "RejectRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "GetRuleChange": RpcPolicy("rule_view", AdmissionClass.QUERY),
+            "ListRuleChanges": RpcPolicy("rule_view", AdmissionClass.QUERY),
+        },
+    ),
 }
 # Some operations of `Authorize` need one more class than the RPC does.
 OPERATION_CLASSES = frozenset({"deposit", "benefit_credit", "advice"})

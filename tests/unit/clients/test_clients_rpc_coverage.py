@@ -15,6 +15,7 @@ from onecard.v1 import (
     cryptography_pb2,
     identity_pb2,
     keys_pb2,
+    rules_pb2,
 )
 
 from clients import service_client
@@ -22,7 +23,15 @@ from clients.channel import UnaryRpc
 from clients.frames import StreamRpc
 from clients.service_client import OneCardClient
 
-FILES = (authorization_pb2, card_authentication_pb2, cards_pb2, cryptography_pb2, identity_pb2, keys_pb2)
+FILES = (
+    authorization_pb2,
+    card_authentication_pb2,
+    cards_pb2,
+    cryptography_pb2,
+    identity_pb2,
+    keys_pb2,
+    rules_pb2,
+)
 METHODS: list[MethodDescriptor] = [
     method
     for file in FILES
