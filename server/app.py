@@ -31,6 +31,8 @@ from onecard.v1 import (
     keys_pb2_grpc,
     rules_pb2,
     rules_pb2_grpc,
+    settlement_pb2,
+    settlement_pb2_grpc,
 )
 
 from crypto.errors import CryptoError, SelfTestError
@@ -70,6 +72,8 @@ from server.rulebook.reading import RuleReading
 from server.rulebook.service import RuleChanges
 from server.rulebook.servicer import RuleServicer
 from server.settings import Settings
+from server.settlement.servicer import SettlementServicer
+from server.settlement.subscriptions import INDEXED_READS, Subscriptions
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +87,15 @@ SERVICES = {
         (identity_pb2, "IdentityService"),
         (keys_pb2, "KeyService"),
         (rules_pb2, "RuleService"),
+        (settlement_pb2, "SettlementService"),
     )
 }
 # Between telling health and refusing calls: balancers look at health once a second or more rarely.
 DRAIN_PAUSE_S = 0.2
 QUEUE_GAUGE_PERIOD_S = 1.0
 PING_INTERVAL_MIN_MS = 20_000
+# Two windows of events are read at once; the third numbers them, and reads positions.
+SETTLEMENT_CONNECTIONS_MAX = 3
 
 
 async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], None]) -> None:
@@ -101,6 +108,8 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     key_store = open_key_store(settings)
     pool = await open_pool(settings, settings.database_dsn, application_name=f"onecard worker {worker_index}")
+    settlement_pool = await open_settlement_pool(settings, worker_index=worker_index)
+    subscriptions = Subscriptions(settlement_pool)
     registry, catalogue = ParticipantRegistry(pool), Catalogue(pool)
     readers = [
         PeriodicReader("participants", registry.refresh),
@@ -141,6 +150,7 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     rules_pb2_grpc.add_RuleServiceServicer_to_server(
         RuleServicer(changes=RuleChanges(pool), reading=RuleReading(pool)), cast("grpc.aio.Server", gate)
     )
+    add_settlement(gate, settings, pool=settlement_pool, subscriptions=subscriptions)
 
     for reader in readers:
         await reader.start()
@@ -164,6 +174,8 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         await reader.stop()
     await lines.stop()
     keys.close()
+    await subscriptions.stop()
+    await settlement_pool.close()
     await pool.close()
 
 
@@ -308,6 +320,30 @@ def add_servicers(
             shards=settings.shards,
         ),
         server,
+    )
+
+
+async def open_settlement_pool(settings: Settings, *, worker_index: int) -> Any:
+    """Connections of their own: whoever catches up with events must not take those that calls need."""
+    return await open_pool(
+        settings,
+        settings.database_dsn,
+        application_name=f"onecard settlement {worker_index}",
+        connections_max=SETTLEMENT_CONNECTIONS_MAX,
+        session_settings=INDEXED_READS,
+    )
+
+
+def add_settlement(gate: Gate, settings: Settings, *, pool: Any, subscriptions: Subscriptions) -> None:
+    """Adds settlement, behind the gate."""
+    settlement_pb2_grpc.add_SettlementServiceServicer_to_server(
+        SettlementServicer(
+            pool=pool,
+            subscriptions=subscriptions,
+            renew=gate.renew,
+            settlement_dir=settings.settlement_dir,
+        ),
+        cast("grpc.aio.Server", gate),
     )
 
 

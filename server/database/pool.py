@@ -8,7 +8,7 @@ whether it may run twice. No error text made here holds a DSN.
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import asyncpg
@@ -93,7 +93,12 @@ async def connect(dsn: str, *, application_name: str = "onecard", **options: Any
 
 
 async def open_pool(
-    settings: Settings, dsn: str, *, application_name: str, connections_max: int | None = None
+    settings: Settings,
+    dsn: str,
+    *,
+    application_name: str,
+    connections_max: int | None = None,
+    session_settings: Mapping[str, str] | None = None,
 ) -> "asyncpg.Pool[Any]":
     """The pool for statements off the hot path; connections open on demand, so a missing database is no error
     yet.
@@ -103,6 +108,7 @@ async def open_pool(
         dsn: the address, usually ``settings.database_dsn``.
         application_name: what ``pg_stat_activity`` shows.
         connections_max: other than ``settings.pool_connections_max``.
+        session_settings: settings of PostgreSQL for its sessions, beside those that all have.
     """
     return await asyncpg.create_pool(
         dsn,
@@ -112,7 +118,7 @@ async def open_pool(
         command_timeout=_command_timeout_s(settings),
         statement_cache_size=STATEMENTS_CACHED,
         max_cached_statement_lifetime=0,
-        server_settings=_session_settings(settings, application_name),
+        server_settings=_session_settings(settings, application_name) | dict(session_settings or {}),
     )
 
 
