@@ -15,9 +15,11 @@ from onecard.v1 import (
     identity_pb2,
     keys_pb2,
     rules_pb2,
+    settlement_pb2,
 )
 
 from clients.channel import OneCardChannel, UnaryRpc
+from clients.events import ServerStreamRpc, answers, subscribe
 from clients.frames import FRAMES_IN_FLIGHT_MAX, FramePipeline, StreamRpc
 
 Request = TypeVar("Request", bound=Message)
@@ -35,6 +37,12 @@ AUTHORIZE = _rpc(
     "Authorize",
     authorization_pb2.AuthorizeRequest,
     authorization_pb2.AuthorizeResponse,
+)
+LOOK_UP_OPERATION = _rpc(
+    "AuthorizationService",
+    "LookUpOperation",
+    authorization_pb2.LookUpOperationRequest,
+    authorization_pb2.LookUpOperationResponse,
 )
 CREATE_CHALLENGE = _rpc(
     "CardAuthenticationService",
@@ -144,6 +152,28 @@ LIST_KEY_AUDIT = _rpc(
     "KeyService", "ListKeyAudit", keys_pb2.ListKeyAuditRequest, keys_pb2.ListKeyAuditResponse
 )
 EXPLAIN_ARQC = _rpc("KeyService", "ExplainArqc", keys_pb2.ExplainArqcRequest, keys_pb2.ExplainArqcResponse)
+GET_SETTLEMENT_POSITION = _rpc(
+    "SettlementService",
+    "GetSettlementPosition",
+    settlement_pb2.GetSettlementPositionRequest,
+    settlement_pb2.GetSettlementPositionResponse,
+)
+LIST_CLOSINGS = _rpc(
+    "SettlementService",
+    "ListClosings",
+    settlement_pb2.ListClosingsRequest,
+    settlement_pb2.ListClosingsResponse,
+)
+SUBSCRIBE_EVENTS = ServerStreamRpc(
+    "/onecard.v1.SettlementService/SubscribeEvents",
+    settlement_pb2.SubscribeEventsRequest,
+    settlement_pb2.SubscribeEventsResponse,
+)
+DOWNLOAD_CLOSING = ServerStreamRpc(
+    "/onecard.v1.SettlementService/DownloadClosing",
+    settlement_pb2.DownloadClosingRequest,
+    settlement_pb2.DownloadClosingResponse,
+)
 AUTHORIZE_STREAM = StreamRpc(
     "/onecard.v1.AuthorizationService/AuthorizeStream",
     authorization_pb2.AuthorizeStreamRequest,
@@ -192,6 +222,12 @@ class OneCardClient:
     ) -> authorization_pb2.AuthorizeResponse:
         """Decides one money operation; a decline is an answer."""
         return await self.channel.unary(AUTHORIZE, request)
+
+    async def look_up_operation(
+        self, request: authorization_pb2.LookUpOperationRequest
+    ) -> authorization_pb2.LookUpOperationResponse:
+        """The stored outcome of an operation of the caller's own, and what became of it."""
+        return await self.channel.unary(LOOK_UP_OPERATION, request)
 
     def authorize_stream(
         self,
@@ -401,3 +437,27 @@ class OneCardClient:
     ) -> rules_pb2.ListRuleChangesResponse:
         """Lists changes of rules, the latest first."""
         return await self.channel.unary(LIST_RULE_CHANGES, request)
+
+    def subscribe_events(
+        self, request: settlement_pb2.SubscribeEventsRequest
+    ) -> AsyncIterator[settlement_pb2.SubscribeEventsResponse]:
+        """Events after ``after_sequence``, without an end; goes on by itself after a break, each event once."""
+        return subscribe(self.channel, SUBSCRIBE_EVENTS, request)
+
+    async def get_settlement_position(
+        self, request: settlement_pb2.GetSettlementPositionRequest
+    ) -> settlement_pb2.GetSettlementPositionResponse:
+        """Tells what moved on a participant's accounts in a business date."""
+        return await self.channel.unary(GET_SETTLEMENT_POSITION, request)
+
+    async def list_closings(
+        self, request: settlement_pb2.ListClosingsRequest
+    ) -> settlement_pb2.ListClosingsResponse:
+        """Lists closed days, the latest first."""
+        return await self.channel.unary(LIST_CLOSINGS, request)
+
+    def download_closing(
+        self, request: settlement_pb2.DownloadClosingRequest
+    ) -> AsyncIterator[settlement_pb2.DownloadClosingResponse]:
+        """A file of a closing in pieces; one that breaks off is asked for again from the start."""
+        return answers(self.channel, DOWNLOAD_CLOSING, request)

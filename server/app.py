@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, cast
 
+import asyncpg
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
@@ -30,12 +31,15 @@ from onecard.v1 import (
     keys_pb2_grpc,
     rules_pb2,
     rules_pb2_grpc,
+    settlement_pb2,
+    settlement_pb2_grpc,
 )
 
 from crypto.errors import CryptoError, SelfTestError
 from crypto.key_store.listed_store import ListedKeyStore
 from crypto.self_test import run_self_test
 from server import telemetry
+from server.authorization.look_up import OperationLookUp
 from server.authorization.servicer import AuthorizationServicer
 from server.card_authentication.servicer import CardAuthenticationServicer
 from server.cards.directory import CardDirectory
@@ -52,8 +56,8 @@ from server.edge.intake import Intake
 from server.edge.tls import server_credentials
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.group_commit import GroupCommit
-from server.engine.lane import LaneSettings
 from server.engine.operation import Operation, OperationKind
+from server.engine.transaction import LaneSettings
 from server.errors import ConfigurationError, OneCardError
 from server.identity.servicer import IdentityServicer
 from server.key_calls import KeyCalls
@@ -68,6 +72,8 @@ from server.rulebook.reading import RuleReading
 from server.rulebook.service import RuleChanges
 from server.rulebook.servicer import RuleServicer
 from server.settings import Settings
+from server.settlement.servicer import SettlementServicer
+from server.settlement.subscriptions import INDEXED_READS, Subscriptions
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +87,15 @@ SERVICES = {
         (identity_pb2, "IdentityService"),
         (keys_pb2, "KeyService"),
         (rules_pb2, "RuleService"),
+        (settlement_pb2, "SettlementService"),
     )
 }
 # Between telling health and refusing calls: balancers look at health once a second or more rarely.
 DRAIN_PAUSE_S = 0.2
 QUEUE_GAUGE_PERIOD_S = 1.0
 PING_INTERVAL_MIN_MS = 20_000
+# Two windows of events are read at once; the third numbers them, and reads positions.
+SETTLEMENT_CONNECTIONS_MAX = 3
 
 
 async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], None]) -> None:
@@ -99,6 +108,8 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     key_store = open_key_store(settings)
     pool = await open_pool(settings, settings.database_dsn, application_name=f"onecard worker {worker_index}")
+    settlement_pool = await open_settlement_pool(settings, worker_index=worker_index)
+    subscriptions = Subscriptions(settlement_pool)
     registry, catalogue = ParticipantRegistry(pool), Catalogue(pool)
     readers = [
         PeriodicReader("participants", registry.refresh),
@@ -116,7 +127,16 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     readers.append(PeriodicReader("keys", administered_keys.refresh))
     gate = Gate(server, registry, Admission(in_flight_max=settings.in_flight_max), lines)
     try:
-        add_servicers(gate, settings, engine=engine, registry=registry, catalogue=catalogue, keys=keys)
+        add_servicers(
+            gate,
+            settings,
+            engine=engine,
+            registry=registry,
+            catalogue=catalogue,
+            keys=keys,
+            rules=rules,
+            pool=pool,
+        )
     except CryptoError as error:
         raise ConfigurationError(f"key store: {error}") from None
     keys_pb2_grpc.add_KeyServiceServicer_to_server(
@@ -130,6 +150,7 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     rules_pb2_grpc.add_RuleServiceServicer_to_server(
         RuleServicer(changes=RuleChanges(pool), reading=RuleReading(pool)), cast("grpc.aio.Server", gate)
     )
+    add_settlement(gate, settings, pool=settlement_pool, subscriptions=subscriptions)
 
     for reader in readers:
         await reader.start()
@@ -153,6 +174,8 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         await reader.stop()
     await lines.stop()
     keys.close()
+    await subscriptions.stop()
+    await settlement_pool.close()
     await pool.close()
 
 
@@ -226,6 +249,8 @@ def add_servicers(
     registry: ParticipantRegistry,
     catalogue: Catalogue,
     keys: KeyCalls,
+    rules: RuleBook,
+    pool: "asyncpg.Pool[Any]",
 ) -> None:
     """Builds every capability on the same engine and keys, each behind the gate."""
     # Generated code asks of a server no more than the gate has.
@@ -233,6 +258,8 @@ def add_servicers(
     _require_policies()
     key_store = keys.store
     blind_index = key_store.blind_index(key_store.active("blind-index"))
+    sealer = key_store.sealer(key_store.active("sealing"))
+    card_codes = key_store.card_codes(key_store.active("card-code"))
     challenges = key_store.challenges(key_store.active("challenge"))
     intake = Intake(
         catalogue=catalogue,
@@ -251,7 +278,17 @@ def add_servicers(
         "blind_index": blind_index,
     }
     authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
-        AuthorizationServicer(**shared, renew=gate.renew), server
+        AuthorizationServicer(
+            **shared,
+            sealer=sealer,
+            card_codes=card_codes,
+            today=today,
+            code_life_s=settings.card_code_life_s + settings.card_code_skew_s,
+            book=rules,
+            look_up=OperationLookUp(pool, shard_count=settings.shards),
+            renew=gate.renew,
+        ),
+        server,
     )
     card_authentication_pb2_grpc.add_CardAuthenticationServiceServicer_to_server(
         CardAuthenticationServicer(
@@ -263,7 +300,7 @@ def add_servicers(
         IdentityServicer(
             **shared,
             challenges=challenges,
-            card_codes=key_store.card_codes(key_store.active("card-code")),
+            card_codes=card_codes,
             today=today,
             challenge_life_s=settings.challenge_life_s,
             card_code_life_s=settings.card_code_life_s,
@@ -271,7 +308,6 @@ def add_servicers(
         ),
         server,
     )
-    sealer = key_store.sealer(key_store.active("sealing"))
     cryptography_pb2_grpc.add_CryptographyServiceServicer_to_server(
         CryptographyServicer(**shared, sealer=sealer, renew=gate.renew, today=today), server
     )
@@ -284,6 +320,30 @@ def add_servicers(
             shards=settings.shards,
         ),
         server,
+    )
+
+
+async def open_settlement_pool(settings: Settings, *, worker_index: int) -> Any:
+    """Connections of their own: whoever catches up with events must not take those that calls need."""
+    return await open_pool(
+        settings,
+        settings.database_dsn,
+        application_name=f"onecard settlement {worker_index}",
+        connections_max=SETTLEMENT_CONNECTIONS_MAX,
+        session_settings=INDEXED_READS,
+    )
+
+
+def add_settlement(gate: Gate, settings: Settings, *, pool: Any, subscriptions: Subscriptions) -> None:
+    """Adds settlement, behind the gate."""
+    settlement_pb2_grpc.add_SettlementServiceServicer_to_server(
+        SettlementServicer(
+            pool=pool,
+            subscriptions=subscriptions,
+            renew=gate.renew,
+            settlement_dir=settings.settlement_dir,
+        ),
+        cast("grpc.aio.Server", gate),
     )
 
 

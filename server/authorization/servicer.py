@@ -1,6 +1,7 @@
 """AuthorizationService on the wire: check, convert, call; one by one and in frames."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import date
 from itertools import repeat
 from typing import Any
 
@@ -8,30 +9,34 @@ import grpc
 from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import authorization_pb2_grpc
 
-from crypto.sealing import BlindIndex
+from crypto.card_code import CardCodes
+from crypto.sealing import BlindIndex, ColumnSealer
 from server import telemetry
-from server.authorization.service import CNY, Authorize, MoneyOperation
-from server.cards.directory import CredentialKind
-from server.cards.identifiers import parse_pan
+from server.authorization.card_tokens import (
+    RegisterTokenOperation,
+    RegisterTokens,
+    RevokeTokenOperation,
+    RevokeTokens,
+)
+from server.authorization.conversion import Converter, look_up_key
+from server.authorization.credential_conversion import CredentialConverter
+from server.authorization.look_up import OperationLookUp
+from server.authorization.operations import MoneyOperation
+from server.authorization.service import Authorize
 from server.edge import fields
 from server.edge.caller import Participant, current_caller
-from server.edge.chip import presented_cryptogram
 from server.edge.frame_stream import answer_frames
 from server.edge.intake import Intake, outcome_of
 from server.edge.status import to_operation_error
 from server.engine.group_commit import GroupCommit
-from server.engine.operation import MoneyFields, OperationKind
+from server.engine.operation import OperationKind
 from server.errors import MalformedFieldError, OneCardError
 from server.key_calls import KeyCalls
+from server.rulebook.book import RuleBook
 
 Context = grpc.aio.ServicerContext
 FRAME_OPERATIONS_MAX = 512
-STAN_MAX = 999_999
-TERMINAL_TIME_MAX_UNIX_MS = 2**53
 AUTHORIZATION_CLASS = "authorization"
-DEPOSIT_CLASS = "deposit"
-# MTI class of 0200 financial messages, which the switch key holds.
-MTI_CLASS_FINANCIAL = 2
 
 
 class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer):
@@ -44,21 +49,78 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         intake: Intake,
         keys: KeyCalls,
         blind_index: BlindIndex,
+        sealer: ColumnSealer,
+        card_codes: CardCodes,
+        book: RuleBook,
+        look_up: OperationLookUp,
         renew: Callable[[Participant], Participant],
+        today: Callable[[], date],
+        code_life_s: int,
     ) -> None:
-        """``renew`` gives a caller's present grants; see ``ParticipantRegistry.renew``."""
+        """``renew`` gives a caller's present grants; see ``ParticipantRegistry.renew``.
+
+        ``code_life_s`` is how long a card code serves, with the tolerance between clocks.
+        """
         self._renew = renew
-        self._engine = engine
-        self._intake = intake
+        self._today = today
         self._blind_index = blind_index
-        self._capability = Authorize(keys)
+        self._engine = engine
+        self._look_up = look_up
+        self._intake = intake
+        self._credentials = CredentialConverter(
+            key_store=keys.store, blind_index=blind_index, card_codes=card_codes, code_life_s=code_life_s
+        )
+        self._converter = Converter(
+            capability=Authorize(keys, book, sealer),
+            intake=intake,
+            blind_index=blind_index,
+            credentials=self._credentials,
+        )
+        self._register_tokens = RegisterTokens()
+        self._revoke_tokens = RevokeTokens()
 
     async def Authorize(
         self, request: pb.AuthorizeRequest, context: "Context[Any, Any]"
     ) -> pb.AuthorizeResponse:
         caller = current_caller.get()
-        operation = self._convert(request, caller, self._intake.deadline(context))
+        operation = self._converter.convert(request, caller, deadline=self._intake.deadline(context))
         return await outcome_of(self._engine.submit([operation]), pb.AuthorizeResponse)
+
+    async def LookUpOperation(
+        self, request: pb.LookUpOperationRequest, context: "Context[Any, Any]"
+    ) -> pb.LookUpOperationResponse:
+        caller = current_caller.get()
+        return await self._look_up.find(look_up_key(request, caller), participant_id=caller.participant_id)
+
+    async def RegisterCardToken(
+        self, request: pb.RegisterCardTokenRequest, context: "Context[Any, Any]"
+    ) -> pb.RegisterCardTokenResponse:
+        caller = current_caller.get()
+        envelope = self._intake.envelope(request, context, caller)
+        token_index = self._credentials.token_index(request.card_token, caller)
+        kind, value = fields.card_reference(request.card, today=self._today())
+        operation = RegisterTokenOperation(
+            capability=self._register_tokens,
+            kind=OperationKind.REGISTER_CARD_TOKEN,
+            caller=caller,
+            card_index=self._blind_index.of(value, kind=kind),
+            token_index=token_index,
+            **envelope,
+        )
+        return await outcome_of(self._engine.submit([operation]), pb.RegisterCardTokenResponse)
+
+    async def RevokeCardToken(
+        self, request: pb.RevokeCardTokenRequest, context: "Context[Any, Any]"
+    ) -> pb.RevokeCardTokenResponse:
+        caller = current_caller.get()
+        operation = RevokeTokenOperation(
+            capability=self._revoke_tokens,
+            kind=OperationKind.REVOKE_CARD_TOKEN,
+            caller=caller,
+            card_index=self._credentials.token_index(request.card_token, caller),
+            **self._intake.envelope(request, context, caller),
+        )
+        return await outcome_of(self._engine.submit([operation]), pb.RevokeCardTokenResponse)
 
     async def AuthorizeStream(
         self, request_iterator: AsyncIterator[pb.AuthorizeStreamRequest], context: "Context[Any, Any]"
@@ -87,7 +149,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         operations: list[MoneyOperation] = []
         for request in frame.operations:
             try:
-                operations.append(self._convert(request, caller, deadline))
+                operations.append(self._converter.convert(request, caller, deadline=deadline))
                 outcomes.append(None)
             except OneCardError as error:
                 outcomes.append(error)
@@ -104,53 +166,3 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
             else:
                 response.results.add(response=result)
         return response
-
-    def _convert(self, request: pb.AuthorizeRequest, caller: Participant, deadline: float) -> MoneyOperation:
-        """Checks every field.
-
-        Raises:
-            MalformedFieldError: a field breaks its bounds.
-            NotGrantedError: a deposit without its grant.
-        """
-        request_id = fields.request_id(request.request_id)
-        amount_minor = fields.amount_minor("amount_minor", request.amount_minor)
-        if request.currency_code != CNY:
-            raise MalformedFieldError("currency_code", "must be CNY")
-        pan = fields.parsed("pan", parse_pan, request.pan)
-        if not 1 <= request.stan <= STAN_MAX:
-            raise MalformedFieldError("stan", f"must be 1 to {STAN_MAX}")
-        if not 0 <= request.terminal_time_unix_ms <= TERMINAL_TIME_MAX_UNIX_MS:
-            raise MalformedFieldError("terminal_time_unix_ms", "must be milliseconds since 1970")
-        presented = None
-        if request.operation == pb.OPERATION_TYPE_PURCHASE:
-            kind = OperationKind.PURCHASE
-            if not request.HasField("chip"):
-                raise MalformedFieldError("chip", "is required for a purchase")
-            presented = presented_cryptogram("chip", request.chip, pan=pan, amount_minor=amount_minor)
-        elif request.operation == pb.OPERATION_TYPE_DEPOSIT:
-            kind = OperationKind.DEPOSIT
-            caller.require_rpc_class(DEPOSIT_CLASS)
-            if request.HasField("chip"):
-                raise MalformedFieldError("chip", "must not be set for a deposit")
-        else:
-            raise MalformedFieldError("operation", "must be PURCHASE or DEPOSIT")
-        money = MoneyFields(
-            amount_minor=amount_minor,
-            stan=request.stan,
-            mti_class=MTI_CLASS_FINANCIAL,
-            merchant_id=fields.visible("merchant_id", request.merchant_id, length_max=15),
-            terminal_time_unix_ms=request.terminal_time_unix_ms,
-        )
-        return MoneyOperation(
-            capability=self._capability,
-            kind=kind,
-            participant_id=caller.participant_id,
-            request_id=request_id,
-            request_digest=self._intake.digest(request),
-            deadline=deadline,
-            card_index=self._blind_index.of(pan, kind=CredentialKind.PAN),
-            terminal_id=fields.visible("terminal_id", request.terminal_id, length_min=1, length_max=16),
-            money=money,
-            caller=caller,
-            presented=presented,
-        )

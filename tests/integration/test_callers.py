@@ -64,6 +64,9 @@ REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
 }
 # Those that touch no card: the same callers are refused them.
 KEY_REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
+    "AuthorizationService/LookUpOperation": lambda _: authorization_pb2.LookUpOperationRequest(
+        request_id=new_id()
+    ),
     "KeyService/ListKeys": lambda _: keys_pb2.ListKeysRequest(),
     "KeyService/ProposeKeyChange": lambda _: keys_pb2.ProposeKeyChangeRequest(
         request_id=new_id(), justification="test", rotate=keys_pb2.RotateKey(name="zpk-sm4")

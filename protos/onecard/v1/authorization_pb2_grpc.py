@@ -104,15 +104,19 @@ class AuthorizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegisterCardToken(self, request, context):
-        """Lets the caller name a card by a token of its own from now on (card on file). Grant: RPC class `card_token`.
-        NOT_FOUND `CARD_UNKNOWN`; ALREADY_EXISTS `CARD_TOKEN_TAKEN` when the token names a card already.
+        """Lets the caller name a card by a token of its own from now on (card on file). A token never names another card, nor
+        the same one again after it was ended.
+        Grant: RPC class `card_token`, the card's region, the catalogue item.
+        NOT_FOUND `CARD_UNKNOWN`; FAILED_PRECONDITION `CARD_NOT_USABLE` when the card is lost, expired or otherwise out of use;
+        ALREADY_EXISTS `CARD_TOKEN_TAKEN` when the token was registered before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeCardToken(self, request, context):
-        """Ends a token: the next operation under it is declined. Grant: RPC class `card_token`.
+        """Ends a token: what would take money under it is declined from the next operation on; what gives back what was
+        taken still goes on. Grant: as RegisterCardToken.
         NOT_FOUND `CARD_TOKEN_UNKNOWN` when the caller has no such token in use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -1,0 +1,203 @@
+"""Reversals: an operation whose answer did not arrive is undone, whether or not it took place.
+
+A reversal is never refused for what the card, its holder or the terminal are now. One that comes before its original
+leaves a tombstone, by which the late original is declined: both orders come to the same money.
+"""
+
+from server.authorization.answers import answer
+from server.authorization.movements import give, take
+from server.authorization.operations import MoneyOperation
+from server.authorization.originals import Effect, Hold, HoldState, Original, Originals
+from server.authorization.rules import RESPONSE_CODES, Reason
+from server.engine.operation import Account, Batch, OperationKind, Posting, Tombstone
+from server.engine.writer import new_request_id
+
+_DEBITS = frozenset(
+    {
+        OperationKind.PURCHASE,
+        OperationKind.TAP,
+        OperationKind.CASH_WITHDRAWAL,
+        OperationKind.COMPLETION,
+    }
+)
+_GIVEN_BACK = frozenset({OperationKind.REFUND, OperationKind.VOID})
+_CREDITS = frozenset({OperationKind.DEPOSIT, OperationKind.BENEFIT_CREDIT}) | _GIVEN_BACK
+
+
+def decide_reversal(
+    operation: MoneyOperation, batch: Batch, originals: Originals, original: Original | None
+) -> Effect:
+    """Decides a reversal whose message is in order; ``original`` is what it names, of whatever card and caller."""
+    if original is None:
+        return _park(operation, batch)
+    if original.kind is OperationKind.TOMBSTONE and original.participant_id == operation.participant_id:
+        return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
+    if original.participant_id != operation.participant_id or original.card_id != operation.card_id:
+        return Effect(Reason.ORIGINAL_NOT_FOUND)
+    if not original.was_approved or original.kind is OperationKind.BALANCE_INQUIRY:
+        # It moved nothing: there is nothing to undo, and that is what the caller wants.
+        return Effect(Reason.APPROVED)
+    if original.kind is OperationKind.PRE_AUTHORIZATION:
+        return _undo_hold(operation, batch, originals.holds.get(original.operation_id), original)
+    money = operation.money
+    assert money is not None, "every money operation has an amount"
+    left = original.left_minor
+    if not left:
+        return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
+    amount = money.amount_minor or left
+    if amount > left:
+        return Effect(Reason.ORIGINAL_AMOUNT_EXCEEDED)
+    if original.kind is OperationKind.INCREMENT:
+        return _undo_increment(operation, batch, originals, original, amount)
+    if original.kind in _DEBITS:
+        postings: tuple[Posting, ...] | None = _undo_debit(operation, batch, originals, original, amount)
+    elif original.kind is OperationKind.TRANSFER:
+        postings = _undo_transfer(operation, batch, original, amount)
+    elif original.kind in _CREDITS:
+        postings = _undo_credit(operation, batch, originals, original, amount)
+    else:
+        postings = None
+    if postings is None:
+        return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
+    _take_back(operation, batch, original, amount)
+    return Effect(Reason.APPROVED, amount, postings)
+
+
+def _park(operation: MoneyOperation, batch: Batch) -> Effect:
+    """Keeps the place of an original that has not come, under whatever names it."""
+    key = operation.original
+    assert key is not None, "a reversal names its original"
+    if key.request_id is None and key.stan is None:
+        # An RRN is ours: what it does not name will not come.
+        return Effect(Reason.ORIGINAL_NOT_FOUND)
+    late = Reason.REVERSED_IN_ADVANCE
+    message = answer(batch, late, operation_id=batch.operation_id + 1)
+    return Effect(
+        Reason.REVERSAL_PARKED,
+        tombstone=Tombstone(
+            request_id=key.request_id or new_request_id(),
+            terminal_id=key.terminal_id,
+            stan=key.stan,
+            mti_class=None if key.stan is None else key.mti_class,
+            reason=late,
+            response_code=RESPONSE_CODES[late],
+            response=message.SerializeToString(),
+        ),
+    )
+
+
+def _account(batch: Batch, original: Original) -> Account:
+    assert original.account_id is not None, "approved on a wallet"
+    assert original.card_id is not None, "a wallet is a card's"
+    return batch.account(original.account_id, card_id=original.card_id, shard=original.shard)
+
+
+def _take_back(operation: MoneyOperation, batch: Batch, original: Original, amount: int) -> None:
+    original.reversed_minor += amount
+    original.changed = True
+    card = batch.cards.get(operation.card_id) if operation.card_id is not None else None
+    if card is not None:
+        original.give_back_usage(card, amount, batch)
+
+
+def _undo_debit(
+    operation: MoneyOperation, batch: Batch, originals: Originals, original: Original, amount: int
+) -> tuple[Posting, ...]:
+    account = _account(batch, original)
+    postings = give(
+        operation,
+        account,
+        amount,
+        from_account_id=operation.settlement_account_id,
+        suspense_minor=original.suspense_left_minor,
+    )
+    if original.kind is OperationKind.COMPLETION:
+        _hold_again(batch, originals.holds.get(original.original_operation_id or 0), account, amount)
+    return postings
+
+
+def _hold_again(batch: Batch, hold: Hold | None, account: Account, amount: int) -> None:
+    """Holds what a reversed completion gives back while the hold would still run: the completion may be repeated."""
+    if hold is None:
+        return
+    hold.captured_minor -= min(amount, hold.captured_minor)
+    hold.changed = True
+    is_open = hold.state in {HoldState.PENDING, HoldState.CAPTURED} and batch.now < hold.expires_at
+    held = min(amount, account.available_minor) if is_open else 0
+    hold.held_minor += held
+    account.held_minor += held
+    if is_open:
+        hold.settle_state(HoldState.REVERSED)
+
+
+def _undo_credit(
+    operation: MoneyOperation, batch: Batch, originals: Originals, original: Original, amount: int
+) -> tuple[Posting, ...] | None:
+    """Takes a credit back; None for the void of a hold, which moved no money."""
+    parent = originals.get(original.original_operation_id)
+    if original.kind in _GIVEN_BACK:
+        if parent is None or parent.kind is OperationKind.PRE_AUTHORIZATION:
+            return None
+        # What was given back counts as taken again.
+        if original.kind is OperationKind.REFUND:
+            parent.refunded_minor -= amount
+        else:
+            parent.reversed_minor -= amount
+        parent.changed = True
+    is_benefit = original.kind is OperationKind.BENEFIT_CREDIT
+    source = operation.fund_account_id if is_benefit else operation.settlement_account_id
+    return take(operation, _account(batch, original), amount, to_account_id=source)
+
+
+def _undo_transfer(
+    operation: MoneyOperation, batch: Batch, original: Original, amount: int
+) -> tuple[Posting, ...] | None:
+    """Takes the money back from the card it went to, as far as it is there; None when that card was not named."""
+    other = operation.other_facts
+    if other is None or other.account_id != original.credit_account_id:
+        return None
+    sender = _account(batch, original)
+    receiver = batch.account(other.account_id, card_id=other.card_id, shard=other.shard)
+    sender.posted_minor += amount
+    sender.changed = True
+    return take(operation, receiver, amount, to_account_id=sender.account_id)
+
+
+def _undo_hold(operation: MoneyOperation, batch: Batch, hold: Hold | None, original: Original) -> Effect:
+    """Releases what is held; in part where the reversal says less."""
+    money = operation.money
+    assert money is not None, "every money operation has an amount"
+    assert hold is not None, "an approved pre-authorization has a hold"
+    if hold.state is not HoldState.PENDING:
+        is_captured = hold.state is HoldState.CAPTURED
+        return Effect(Reason.ORIGINAL_NOT_ELIGIBLE if is_captured else Reason.ORIGINAL_ALREADY_UNDONE)
+    amount = money.amount_minor or hold.held_minor
+    if amount > hold.held_minor:
+        return Effect(Reason.ORIGINAL_AMOUNT_EXCEEDED)
+    _shrink(batch, hold, amount)
+    card = batch.cards.get(hold.card_id)
+    if card is not None:
+        original.give_back_usage(card, amount, batch)
+    return Effect(Reason.APPROVED, amount, held_minor=hold.held_minor)
+
+
+def _undo_increment(
+    operation: MoneyOperation, batch: Batch, originals: Originals, original: Original, amount: int
+) -> Effect:
+    hold = originals.holds.get(original.original_operation_id or 0)
+    assert hold is not None, "an approved increment has a hold"
+    if hold.state is not HoldState.PENDING:
+        return Effect(Reason.HOLD_NOT_PENDING)
+    amount = min(amount, hold.held_minor)
+    _shrink(batch, hold, amount)
+    hold.authorized_minor -= amount
+    _take_back(operation, batch, original, amount)
+    return Effect(Reason.APPROVED, amount, held_minor=hold.held_minor)
+
+
+def _shrink(batch: Batch, hold: Hold, amount: int) -> None:
+    account = batch.accounts[hold.account_id]
+    hold.held_minor -= amount
+    account.held_minor -= amount
+    account.changed = True
+    hold.settle_state(HoldState.REVERSED)
