@@ -1,8 +1,7 @@
-"""Operators of the tests, their calls to the RuleService, and rules written past it."""
+"""Operators of the tests, and their calls to the RuleService."""
 
 import asyncio
 import json
-import uuid
 from typing import Any
 
 from core_under_test import CALL_S, GRANTS_IN_FORCE_S, Core, new_id
@@ -101,38 +100,3 @@ async def add_rule_participants(core: Core) -> None:
         await core.database.fetch(statements["add_participant"], participant_id, participant_id, kind)
         await core.database.fetch(statements["grant_participant"], participant_id, "rpc_class", list(classes))
     await asyncio.sleep(GRANTS_IN_FORCE_S)
-
-
-async def put_proposal(connection: Any, kind: str, rules: dict[str, Any]) -> uuid.UUID:
-    """Writes a proposal past the service: rules by subject, whatever they say."""
-    change_id = uuid.uuid4()
-    await connection.execute(
-        "INSERT INTO rule_changes (change_id, rule_kind, rule_count, justification, proposed_by)"
-        " VALUES ($1, $2, $3, 'test', 'test-a')",
-        change_id,
-        kind,
-        len(rules),
-    )
-    await connection.execute(
-        "INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)"
-        " SELECT $1, $2, 1, * FROM unnest($3::text[], $4::jsonb[])",
-        change_id,
-        kind,
-        list(rules),
-        [json.dumps(content) for content in rules.values()],
-    )
-    return change_id
-
-
-async def put_approval(connection: Any, change_id: uuid.UUID) -> int:
-    """Approves a proposal past the service; its version."""
-    return await connection.fetchval(
-        "UPDATE rule_changes SET state = 'APPROVED', decided_by = 'test-b', decision_id = gen_random_uuid(),"
-        " decided_at = clock_timestamp() WHERE change_id = $1 RETURNING version",
-        change_id,
-    )
-
-
-async def put_rules(connection: Any, kind: str, rules: dict[str, Any]) -> int:
-    """Puts rules in force past the service; their version."""
-    return await put_approval(connection, await put_proposal(connection, kind, rules))

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
-from rule_operators import put_approval, put_proposal, put_rules
+from rules_in_force import put_approval, put_proposal, put_rules
 
 from server.database import migrate
 from server.database.pool import HOT_PATH_SETTINGS
