@@ -180,7 +180,9 @@ def _rows(
             )
         )
         source = seed.source_account_id
-        tables["postings"].append((operation_id, 1, source, ids.account_id, balance_minor, business_date, shard))
+        tables["postings"].append(
+            (operation_id, 1, source, ids.account_id, balance_minor, business_date, shard)
+        )
         ids_of_shard[shard].append(operation_id)
     tables["event_batches"] = [
         (ids[0], ids[-1], len(ids), business_date, now, shard) for shard, ids in ids_of_shard.items()
