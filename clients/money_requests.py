@@ -81,10 +81,42 @@ class MoneyRequests:
         wallet: int = 0,
     ) -> pb.AuthorizeRequest:
         """A credit or an advice: the card is not there. Amount in 分."""
+        request = self._built(operation, amount_minor=amount_minor, wallet=wallet)
+        request.pan = pan
+        return request
+
+    def by_code(
+        self,
+        operation: "pb.OperationType.ValueType",
+        card_code: str,
+        *,
+        amount_minor: int,
+        wallet: int = 0,
+    ) -> pb.AuthorizeRequest:
+        """By the QR code that the holder's phone shows for payment: it serves once. Amount in 分."""
+        request = self._built(operation, amount_minor=amount_minor, wallet=wallet)
+        request.card_code = card_code
+        return request
+
+    def by_token(
+        self,
+        operation: "pb.OperationType.ValueType",
+        card_token: str,
+        *,
+        amount_minor: int,
+        wallet: int = 0,
+    ) -> pb.AuthorizeRequest:
+        """By a token that the caller registered for a card: nobody is there. Amount in 分."""
+        request = self._built(operation, amount_minor=amount_minor, wallet=wallet)
+        request.card_token = card_token
+        return request
+
+    def _built(
+        self, operation: "pb.OperationType.ValueType", *, amount_minor: int, wallet: int
+    ) -> pb.AuthorizeRequest:
         return pb.AuthorizeRequest(
             request_id=new_request_id(),
             operation=operation,
-            pan=pan,
             amount_minor=amount_minor,
             currency_code="CNY",
             terminal_id=self._terminal_id,
@@ -112,10 +144,10 @@ class MoneyRequests:
             request: the original, as it was sent.
             amount_minor: in 分; 0 is all that is left.
         """
-        reversal = self.without_chip(
-            pb.OPERATION_TYPE_REVERSAL, request.pan, amount_minor=amount_minor, wallet=request.wallet
-        )
-        reversal.to_pan = request.to_pan
+        reversal = self._built(pb.OPERATION_TYPE_REVERSAL, amount_minor=amount_minor, wallet=request.wallet)
+        reversal.pan, reversal.to_pan = request.pan, request.to_pan
+        # A code that paid still names its card.
+        reversal.card_code, reversal.card_token = request.card_code, request.card_token
         reversal.original.CopyFrom(
             pb.OriginalReference(
                 request_id=request.request_id,
