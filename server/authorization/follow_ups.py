@@ -160,10 +160,11 @@ class FollowUps:
             return _release_hold(operation, batch, originals, original, card)
         if not original.was_approved or original.kind not in VOIDABLE:
             return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
+        if original.business_date != batch.business_date:
+            return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
         if not original.left_minor:
             return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
-        is_whole = original.left_minor == original.approved_minor
-        if original.business_date != batch.business_date or not is_whole:
+        if original.left_minor != original.approved_minor:
             return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
         assert original.account_id is not None, "approved on a wallet"
         account = batch.account(original.account_id, card_id=card.card_id, shard=card.shard)
