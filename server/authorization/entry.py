@@ -2,6 +2,7 @@
 
 from server.authorization.operations import MoneyOperation
 from server.authorization.rules import (
+    FORCED_OVER,
     Reason,
     pin_is_required,
     reason_of_acceptance,
@@ -62,12 +63,16 @@ def judge_card(
     reason = earlier or reason_of_card(
         card, expires_on=facts.expires_on if facts is not None else None, today=batch.today
     )
+    doubt = None
+    if not is_genuine:
+        doubt = Reason.CRYPTOGRAM_INVALID
+    elif not is_fresh:
+        doubt = Reason.ATC_REPLAYED
+    # An advice is posted over what was found so far, but not when it was not this card, or heard before.
+    if doubt is not None and (reason is None or (operation.is_advice and reason in FORCED_OVER)):
+        return doubt
     if reason is not None:
         return reason
-    if not is_genuine:
-        return Reason.CRYPTOGRAM_INVALID
-    if not is_fresh:
-        return Reason.ATC_REPLAYED
     if pin_is_required(limit, amount_minor=money.amount_minor) and not operation.is_advice:
         return Reason.PIN_REQUIRED
     return None
