@@ -71,7 +71,7 @@ class FollowUps:
             operation, batch, card, NO_LIMIT, earlier=None
         )
         found, hold = _held(operation, originals, original)
-        if found is not None and (reason is None or operation.is_advice):
+        if found is not None and (reason is None or (operation.is_advice and reason in FORCED_OVER)):
             # No original, nothing to take from: an advice cannot be forced over that.
             return Effect(found)
         assert hold is not None or found is not None or reason is not None, "found above"
