@@ -12,7 +12,7 @@ from server.authorization.movements import available, give, take
 from server.authorization.operations import FLAG_ADVICE, FLAG_FORCED, MoneyOperation
 from server.authorization.originals import Effect, Hold, HoldState, Original, Originals
 from server.authorization.reversals import decide_reversal
-from server.authorization.rules import FORCED_OVER, RESPONSE_CODES, Reason
+from server.authorization.rules import APPROVALS, FORCED_OVER, RESPONSE_CODES, Reason
 from server.authorization.usage import Usage
 from server.engine.operation import Account, Batch, CardState, OperationKind, Outcome
 from server.rulebook.book import NO_LIMIT, RuleBook
@@ -47,6 +47,9 @@ class FollowUps:
             case kind:
                 assert kind is OperationKind.COMPLETION, "no other kind follows"
                 effect = self._complete(operation, batch, originals, original)
+        if effect.reason in APPROVALS and original is not None and original.account_id is not None:
+            # Its money was moved in the original's wallet, whichever the request names: what follows it must find that.
+            operation.account_id = original.account_id
         message = answer(
             batch, effect.reason, approved_minor=effect.approved_minor, held_minor=effect.held_minor
         )
