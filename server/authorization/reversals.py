@@ -115,18 +115,26 @@ def _undo_debit(
         suspense_minor=original.suspense_left_minor,
     )
     if original.kind is OperationKind.COMPLETION:
-        _hold_again(batch, originals.holds.get(original.original_operation_id or 0), account, amount)
+        returned = sum(p.amount_minor for p in postings if p.credit_account_id == account.account_id)
+        hold = originals.holds.get(original.original_operation_id or 0)
+        _hold_again(batch, hold, account, amount, returned_minor=returned)
     return postings
 
 
-def _hold_again(batch: Batch, hold: Hold | None, account: Account, amount: int) -> None:
-    """Holds what a reversed completion gives back while the hold would still run: the completion may be repeated."""
+def _hold_again(
+    batch: Batch, hold: Hold | None, account: Account, amount: int, *, returned_minor: int
+) -> None:
+    """Holds what a reversed completion gives back while the hold would still run: the completion may be repeated.
+
+    Never other money than came back to the wallet, and never more than was authorized: the tolerance is not held.
+    """
     if hold is None:
         return
     hold.captured_minor -= min(amount, hold.captured_minor)
     hold.changed = True
     is_open = hold.state in {HoldState.PENDING, HoldState.CAPTURED} and batch.now < hold.expires_at
-    held = min(amount, account.available_minor) if is_open else 0
+    left = max(0, hold.authorized_minor - hold.captured_minor - hold.held_minor)
+    held = min(returned_minor, left) if is_open else 0
     hold.held_minor += held
     account.held_minor += held
     if is_open:
