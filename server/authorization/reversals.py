@@ -146,18 +146,22 @@ def _undo_credit(
 ) -> tuple[Posting, ...] | None:
     """Takes a credit back; None for the void of a hold, which moved no money."""
     parent = originals.get(original.original_operation_id)
+    suspense = 0
     if original.kind in _GIVEN_BACK:
         if parent is None or parent.kind is OperationKind.PRE_AUTHORIZATION:
             return None
-        # What was given back counts as taken again.
+        # What was given back counts as taken again, from where it had come.
+        suspense = -parent.suspense_left_minor
         if original.kind is OperationKind.REFUND:
             parent.refunded_minor -= amount
         else:
             parent.reversed_minor -= amount
+        suspense += parent.suspense_left_minor
         parent.changed = True
     is_benefit = original.kind is OperationKind.BENEFIT_CREDIT
     source = operation.fund_account_id if is_benefit else operation.settlement_account_id
-    return take(operation, _account(batch, original), amount, to_account_id=source)
+    account = _account(batch, original)
+    return take(operation, account, amount, to_account_id=source, suspense_minor=suspense)
 
 
 def _undo_transfer(
