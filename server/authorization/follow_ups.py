@@ -181,7 +181,7 @@ class FollowUps:
         )
         original.reversed_minor += amount
         original.changed = True
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=True)
         return Effect(Reason.APPROVED, amount, postings)
 
     def _refund(self, operation: MoneyOperation, batch: Batch, original: Original | None) -> Effect:
@@ -257,5 +257,5 @@ def _release_hold(
     amount = hold.held_minor
     _release(hold, account, amount)
     hold.settle_state(HoldState.VOIDED)
-    original.give_back_usage(card, amount, batch)
+    original.give_back_usage(card, amount, batch, is_whole=hold.is_released)
     return Effect(Reason.APPROVED, amount)

@@ -100,7 +100,7 @@ def _take_back(operation: MoneyOperation, batch: Batch, original: Original, amou
     original.changed = True
     card = batch.cards.get(operation.card_id) if operation.card_id is not None else None
     if card is not None:
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=not original.left_minor)
 
 
 def _undo_debit(
@@ -190,9 +190,10 @@ def _undo_hold(operation: MoneyOperation, batch: Batch, hold: Hold | None, origi
     if amount > hold.held_minor:
         return Effect(Reason.ORIGINAL_AMOUNT_EXCEEDED)
     _shrink(batch, hold, amount)
+    hold.authorized_minor -= amount
     card = batch.cards.get(hold.card_id)
     if card is not None:
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=hold.is_released)
     return Effect(Reason.APPROVED, amount, held_minor=hold.held_minor)
 
 
