@@ -111,9 +111,7 @@ class Original:
             and self.kind is not OperationKind.TOMBSTONE
         )
 
-    def give_back_usage(
-        self, card: CardState, amount_minor: int, batch: Batch, *, is_whole: bool
-    ) -> None:
+    def give_back_usage(self, card: CardState, amount_minor: int, batch: Batch, *, is_whole: bool) -> None:
         """Lets the card use again what this operation used of its channel's limits; ``is_whole``: its count too."""
         if self.channel is None:
             return
