@@ -19,12 +19,14 @@ from server import telemetry
 from server.authorization.expiry import expire_holds
 from server.database import pool as database_pool
 from server.database.statements import load
+from server.engine.business_calendar import BusinessCalendar
 from server.errors import DatabaseUnavailableError
 from server.key_calls import KeyCalls
 from server.key_stores import open_store
 from server.keys import upkeep
 from server.keys.execution import AdministeredKeys
 from server.settings import Settings
+from server.settlement import closing, positions, sequencer
 from server.workers import run_child
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Job:
     name: str
     period_s: float
     run: Callable[["asyncpg.Pool[Any]"], Awaitable[None]]
+    timeout_s: float = JOB_TIMEOUT_S
 
 
 async def delete_expired_spent_tokens(pool: "asyncpg.Pool[Any]") -> None:
@@ -73,6 +76,8 @@ JOBS: tuple[Job, ...] = (
     Job("delete_expired_spent_tokens", 30, delete_expired_spent_tokens),
     Job("expire_holds", 5, expire_holds),
     Job("expire_key_proposals", 60, upkeep.expire_proposals),
+    Job("sequence_events", sequencer.PERIOD_S, sequencer.keep_sequencing),
+    Job("roll_up_positions", 1, positions.roll_up),
 )
 
 
@@ -98,6 +103,13 @@ def key_jobs(settings: Settings) -> tuple[Job, ...]:
     )
 
 
+def settlement_jobs(settings: Settings) -> tuple[Job, ...]:
+    """The job that needs the calendar and a place for files."""
+    calendar = BusinessCalendar.of(time_zone=settings.time_zone, cutoff=settings.business_day_cutoff)
+    close = closing.closing_job(calendar, settings.settlement_dir, settings.database_dsn)
+    return (Job("close_days", 20, close, timeout_s=closing.COPY_TIMEOUT_S),)
+
+
 async def run_jobs(pool: "asyncpg.Pool[Any]", jobs: tuple[Job, ...]) -> None:
     """Runs every job at its period until cancelled."""
     async with asyncio.TaskGroup() as group:
@@ -108,7 +120,7 @@ async def run_jobs(pool: "asyncpg.Pool[Any]", jobs: tuple[Job, ...]) -> None:
 async def _repeat(job: Job, pool: "asyncpg.Pool[Any]") -> None:
     while True:
         try:
-            async with asyncio.timeout(JOB_TIMEOUT_S):
+            async with asyncio.timeout(job.timeout_s):
                 await job.run(pool)
         except Exception as error:  # a failing job must not take the others with it
             telemetry.housekeeping_counter(job.name, "failed").inc()
@@ -174,7 +186,7 @@ async def run(settings: Settings, _index: int, ready: Callable[[], None]) -> Non
     """The housekeeper process: works until SIGTERM; a job cut off is rolled back and runs again."""
     asked_to_stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
-    work = asyncio.create_task(keep_house(settings, JOBS + key_jobs(settings)))
+    work = asyncio.create_task(keep_house(settings, JOBS + key_jobs(settings) + settlement_jobs(settings)))
     ready()
     await asked_to_stop.wait()
     work.cancel()

@@ -203,6 +203,11 @@ class Settings:
     def keys_dir(self) -> Path:
         return self.key_store_dir or self.data_dir / "keys"
 
+    @property
+    def settlement_dir(self) -> Path:
+        """Where the files of closed days lie: a date, below it a participant."""
+        return self.data_dir / "settlement"
+
     def to_json(self) -> str:
         """The settings for a child process; holds the DSN in clear, so it travels through a pipe only."""
         values = dataclasses.asdict(self)

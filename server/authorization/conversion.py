@@ -23,6 +23,7 @@ from server.edge.caller import Participant
 from server.edge.chip import presented_cryptogram
 from server.edge.intake import Intake
 from server.engine.operation import Capability, MoneyFields, OperationKind, OtherCard
+from server.engine.request_log import switch_key
 from server.errors import MalformedFieldError
 from server.rulebook.rules import WALLET_MAX, Channel
 
@@ -75,13 +76,11 @@ _CHANNELS: dict[OperationKind, Channel] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookUpKey:
-    """One of three: request id, operation id (of the RRN), or terminal, STAN, MTI class and business date together."""
+    """One of three: request id, operation id (of the RRN), or switch key and business date together."""
 
     request_id: str | None = None
     operation_id: int | None = None
-    terminal_id: str | None = None
-    stan: int | None = None
-    mti_class: int | None = None
+    switch_key: bytes | None = None
     business_date: date | None = None
 
 
@@ -127,10 +126,15 @@ class Converter:
             raise MalformedFieldError("wallet", f"must be 0 to {WALLET_MAX}")
         _check_modifiers(request, kind, caller)
         channel = _CHANNELS.get(kind)
+        stan = request.stan
+        mti_class = MTI_CLASSES.get(kind, MTI_FINANCIAL)
         money = MoneyFields(
             amount_minor=amount_minor,
-            stan=request.stan,
-            mti_class=MTI_CLASSES.get(kind, MTI_FINANCIAL),
+            stan=stan,
+            mti_class=mti_class,
+            switch_key=switch_key(
+                caller.participant_id, stan=stan, mti_class=mti_class, terminal_id=terminal_id
+            ),
             merchant_id=fields.visible("merchant_id", request.merchant_id, length_max=15),
             terminal_time_unix_ms=request.terminal_time_unix_ms,
             channel=channel,
@@ -150,7 +154,7 @@ class Converter:
             other=self._other(request, kind, pan=pan),
             wallet=request.wallet or 1,
             channel=channel,
-            original=_original(request, kind, terminal_id),
+            original=_original(request, kind, terminal_id, caller),
             is_advice=request.is_advice,
             partial_approval_allowed=request.partial_approval_allowed,
             more_completions_follow=request.more_completions_follow,
@@ -200,7 +204,9 @@ def _chip(
     return presented_cryptogram("chip", request.chip, pan=pan, amount_minor=amount_minor)
 
 
-def _original(request: pb.AuthorizeRequest, kind: OperationKind, terminal_id: str) -> OriginalKey | None:
+def _original(
+    request: pb.AuthorizeRequest, kind: OperationKind, terminal_id: str, caller: Participant
+) -> OriginalKey | None:
     if kind not in _FOLLOWING:
         if request.HasField("original"):
             raise MalformedFieldError("original", "must not be set for this operation")
@@ -215,13 +221,19 @@ def _original(request: pb.AuthorizeRequest, kind: OperationKind, terminal_id: st
     business_date: date | None = None
     if named.business_date:
         business_date = fields.calendar_date("original.business_date", named.business_date)
-    other_terminal = fields.visible("original.terminal_id", named.terminal_id, length_max=16)
+    other_terminal = fields.visible("original.terminal_id", named.terminal_id, length_max=16) or terminal_id
+    mti_class = named.mti_class or MTI_FINANCIAL
     return OriginalKey(
         request_id=_request_id(named.request_id),
         operation_id=int(fields.digits("original.rrn", named.rrn, size=RRN_SIZE)) if named.rrn else None,
         stan=named.stan or None,
-        mti_class=named.mti_class or MTI_FINANCIAL,
-        terminal_id=other_terminal or terminal_id,
+        mti_class=mti_class,
+        terminal_id=other_terminal,
+        switch_key=switch_key(
+            caller.participant_id, stan=named.stan, mti_class=mti_class, terminal_id=other_terminal
+        )
+        if named.stan
+        else None,
         business_date=business_date,
     )
 
@@ -235,7 +247,7 @@ def _request_id(text: str) -> str | None:
         raise MalformedFieldError("original.request_id", "must be a UUID") from None
 
 
-def look_up_key(request: pb.LookUpOperationRequest) -> LookUpKey:
+def look_up_key(request: pb.LookUpOperationRequest, caller: Participant) -> LookUpKey:
     """What the request names.
 
     Raises:
@@ -253,9 +265,10 @@ def look_up_key(request: pb.LookUpOperationRequest) -> LookUpKey:
         raise MalformedFieldError("switch_key.stan", f"must be 1 to {STAN_MAX}")
     if key.mti_class not in {MTI_AUTHORIZATION, MTI_FINANCIAL, MTI_REVERSAL}:
         raise MalformedFieldError("switch_key.mti_class", "must be 1, 2 or 4")
+    terminal_id = fields.visible("switch_key.terminal_id", key.terminal_id, length_min=1, length_max=16)
     return LookUpKey(
-        terminal_id=fields.visible("switch_key.terminal_id", key.terminal_id, length_min=1, length_max=16),
-        stan=key.stan,
-        mti_class=key.mti_class,
+        switch_key=switch_key(
+            caller.participant_id, stan=key.stan, mti_class=key.mti_class, terminal_id=terminal_id
+        ),
         business_date=fields.calendar_date("switch_key.business_date", key.business_date),
     )

@@ -32,9 +32,7 @@ class FollowUps:
         """Decides one; changes working copies."""
         key = operation.original
         assert key is not None, "a follow-up names its original"
-        original = originals.find(
-            key, participant_id=operation.participant_id, business_date=batch.business_date
-        )
+        original = originals.find(key, business_date=batch.business_date)
         match operation.kind:
             case OperationKind.REVERSAL:
                 effect = decide_reversal(operation, batch, originals, original)

@@ -31,13 +31,17 @@ def wallet_account(financial_account_id: int, wallet: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginalKey:
-    """Names the operation that another follows: by the first of request id, RRN and STAN that is not None."""
+    """Names the operation that another follows: by the first of request id, RRN and STAN that is not None.
+
+    ``switch_key`` is that of STAN, MTI class and terminal; a ``business_date`` of None is the present one.
+    """
 
     request_id: str | None
     operation_id: int | None
     stan: int | None
     mti_class: int
     terminal_id: str
+    switch_key: bytes | None
     business_date: date | None
 
 

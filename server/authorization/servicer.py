@@ -60,7 +60,7 @@ class AuthorizationServicer(authorization_pb2_grpc.AuthorizationServiceServicer)
         self, request: pb.LookUpOperationRequest, context: "Context[Any, Any]"
     ) -> pb.LookUpOperationResponse:
         caller = current_caller.get()
-        return await self._look_up.find(look_up_key(request), participant_id=caller.participant_id)
+        return await self._look_up.find(look_up_key(request, caller), participant_id=caller.participant_id)
 
     async def AuthorizeStream(
         self, request_iterator: AsyncIterator[pb.AuthorizeStreamRequest], context: "Context[Any, Any]"

@@ -5,9 +5,10 @@
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import asyncpg
@@ -44,6 +45,7 @@ COLUMNS = {
     "operations": "operation_id request_id card_id amount_minor decided_at business_date shard operation_kind reason "
     "participant_id terminal_id response_code request_digest response",
     "postings": "operation_id posting_number debit_account_id credit_account_id amount_minor business_date shard",
+    "event_batches": "first_operation_id last_operation_id operation_count business_date decided_at shard",
 }
 
 
@@ -137,21 +139,28 @@ async def copy_cards(
     rows = await connection.fetch(STATEMENTS["allocate_ids"], len(cards))
     operation_block: int = await connection.fetchval(NEXT_OPERATION_IDS)
     batch = [(CardIds(*row), card) for row, card in zip(rows, cards, strict=True)]
-    tables = _rows(key_store, batch, seed, operation_block)
+    # A date that is closed takes nothing more.
+    business_date: date = await connection.fetchval(STATEMENTS["seed_date"], datetime.now(UTC).date())
+    tables = _rows(key_store, batch, seed, operation_block, business_date)
     async with connection.transaction():
         for table, records in tables.items():
             await connection.copy_records_to_table(table, records=records, columns=COLUMNS[table].split())
 
 
 def _rows(
-    key_store: KeyStore, batch: list[tuple[CardIds, NewCard]], seed: Seed, operation_block: int
+    key_store: KeyStore,
+    batch: list[tuple[CardIds, NewCard]],
+    seed: Seed,
+    operation_block: int,
+    business_date: date,
 ) -> dict[str, Iterable[tuple[Any, ...]]]:
     row_maker = RowMaker(
         sealer=key_store.sealer(key_store.active("sealing")),
         blind_index=key_store.blind_index(key_store.active("blind-index")),
     )
     now = datetime.now(UTC)
-    today, balance_minor = now.date(), seed.opening_balance_minor
+    balance_minor = seed.opening_balance_minor
+    ids_of_shard: dict[int, list[int]] = defaultdict(list)
     tables: dict[str, list[tuple[Any, ...]]] = {table: [] for table in COLUMNS}
     for operation_id, (ids, card) in enumerate(batch, start=operation_block):
         credentials = row_maker.credentials(ids, card)
@@ -166,10 +175,16 @@ def _rows(
         request_id = str(uuid_utils.uuid7())
         tables["operations"].append(
             (
-                *(operation_id, request_id, ids.card_id, balance_minor, now, today, shard),
+                *(operation_id, request_id, ids.card_id, balance_minor, now, business_date, shard),
                 *(OperationKind.OPENING_BALANCE, APPROVED, PARTICIPANT, "", "00", b"", b""),
             )
         )
         source = seed.source_account_id
-        tables["postings"].append((operation_id, 1, source, ids.account_id, balance_minor, today, shard))
+        tables["postings"].append(
+            (operation_id, 1, source, ids.account_id, balance_minor, business_date, shard)
+        )
+        ids_of_shard[shard].append(operation_id)
+    tables["event_batches"] = [
+        (ids[0], ids[-1], len(ids), business_date, now, shard) for shard, ids in ids_of_shard.items()
+    ]
     return dict(tables)

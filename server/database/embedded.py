@@ -40,8 +40,8 @@ INITDB_OPTIONS = (
     "--data-checksums",
 )
 
-# A statement over every online partition locks each with its indexes: 375 for 120 days of operations (measured). As many
-# fit into each session's own places, and none of them then meets another session in the shared table.
+# A statement over every online partition locks each with its indexes: 375 for 120 days of operations (measured). As
+# many fit into each session's own places, and none of them then meets another session in the shared table.
 LOCKS_PER_TRANSACTION_MIN = 512
 # 4096 for each of 60 connections take about 150 MB of shared memory; 512 take 18 MB more than PostgreSQL's own 64.
 LOCKS_PER_TRANSACTION_MAX = 4_096

@@ -16,7 +16,7 @@ import asyncpg
 from server.database.pool import HotPathConnection
 from server.database.statements import load
 from server.engine.business_calendar import BusinessCalendar
-from server.engine.database_troubles import CONNECTION_LOST
+from server.engine.database_troubles import CONNECTION_LOST, PerhapsAnsweredError
 from server.engine.operation import (
     Account,
     Batch,
@@ -36,7 +36,7 @@ from server.engine.request_log import (
     differing_field,
     find_answers,
     look_back_date,
-    switch_key,
+    switch_key_of,
     tombstone_answer,
     tombstone_switch_key,
 )
@@ -49,7 +49,8 @@ CLAIM_KEYS = load("server.engine")["claim_keys"]
 NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
 
 OPERATION_IDS_PER_BLOCK = 10_000
-SWITCH_KEY_PARTS = 4
+# After a request or switch key came twice, more of them are expected: they are then looked for before they are decided.
+CAREFUL_S = 1.0
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 Results: TypeAlias = list[Any]
@@ -96,6 +97,8 @@ class LaneTransactions:
         self._transaction_on: Connection | None = None
         self._operation_id_next = 0
         self._operation_id_end = 0
+        # Until then (seconds of the loop's clock) nothing is left to the unique indexes.
+        self._careful_until = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -110,7 +113,19 @@ class LaneTransactions:
         return await self._connection.get()
 
     async def run(self, operations: Sequence[Operation]) -> Results:
-        """Runs one transaction; returns the results in order, all of them durable."""
+        """Runs one transaction; returns the results in order, all of them durable.
+
+        Raises:
+            asyncpg.UniqueViolationError, PerhapsAnsweredError: something came twice, or may have; run again, now with
+                care.
+        """
+        try:
+            return await self._run(operations)
+        except (asyncpg.UniqueViolationError, PerhapsAnsweredError):
+            self._careful_until = asyncio.get_running_loop().time() + CAREFUL_S
+            raise
+
+    async def _run(self, operations: Sequence[Operation]) -> Results:
         connection = await self._connection.get()
         shards = operations[0].shards
         if self._transaction_on is not connection:
@@ -126,6 +141,8 @@ class LaneTransactions:
         await self._reserve_operation_ids(connection, 2 * len(operations))
         writer = BatchWriter(shards)
         results, decided = self._decide(operations, batch, answers, used_keys, writer)
+        if batch.is_hopeful and _has_error(operations, results):
+            raise PerhapsAnsweredError
         await writer.write(connection, batch)
         for capability, own_decided in _by_capability_decided(decided).items():
             await capability.persist(connection, batch, own_decided)
@@ -162,6 +179,7 @@ class LaneTransactions:
             business_date=business_date,
             business_date_text=f"{business_date:%Y%m%d}",
             shard_count=self._settings.shard_count,
+            is_hopeful=asyncio.get_running_loop().time() >= self._careful_until,
         )
 
     async def _read(
@@ -169,16 +187,20 @@ class LaneTransactions:
     ) -> tuple[dict[str, StoredAnswer], dict[SwitchKey, OperationKind]]:
         """Reads accounts into the batch; gives stored answers, and who holds the switch keys that are in use.
 
-        Answers and keys are asked for in every shard: the same id may have come with a card of another one.
+        Answers and keys are asked for in every shard: the same id may have come with a card of another one. For money
+        operations, those of this business date and shard are not, in the hope that nothing comes twice: unique indexes
+        find what does, and the batch runs again with care.
         """
         since = look_back_date(batch.business_date, hours=self._settings.request_log_hours)
-        keys = [key for operation in operations if (key := switch_key(operation)) is not None]
+        keys = [key for operation in operations if (key := switch_key_of(operation)) is not None]
         request_ids = {o.request_id for o in operations if o.request_id is not None}
+        moneyless_ids = {o.request_id for o in operations if o.request_id is not None and o.money is None}
         account_ids = _by_shard((o.shard, o.account_id) for o in operations)
         for shard, ids in _by_shard(
             (o.other.shard, o.other.account_id) for o in operations if o.other
         ).items():
             account_ids[shard] |= ids
+        batch_shards = operations[0].shards
         answers: dict[str, StoredAnswer] = {}
         used_keys: dict[SwitchKey, OperationKind] = {}
         for shard in range(self._settings.shard_count):
@@ -189,14 +211,14 @@ class LaneTransactions:
                 request_ids,
                 since,
                 batch.business_date,
-                *(zip(*keys, strict=True) if keys else [()] * SWITCH_KEY_PARTS),
+                *((moneyless_ids, ()) if batch.is_hopeful and shard in batch_shards else (request_ids, keys)),
             )
             assert row is not None, "the statement gives one row"
             accounts, known_ids, used, rules_version = row
             batch.accounts |= {account[0]: Account(shard, *account) for account in accounts}
             if known_ids:
                 answers |= await find_answers(connection, known_ids, shard=shard, since=since)
-            used_keys |= {keys[position - 1]: OperationKind(kind) for position, kind in used}
+            used_keys |= {key: OperationKind(kind) for key, kind in used}
         if rules_version != self._settings.rules.version:
             await self._settings.rules.refresh(connection)
         return answers, used_keys
@@ -226,7 +248,7 @@ class LaneTransactions:
             if operation.deadline < clock:
                 results.append(DeadlineError())
                 continue
-            key = switch_key(operation)
+            key = switch_key_of(operation)
             batch.switch_key_holder = used_keys.get(key) if key is not None else None
             batch.operation_id = self._operation_id_next
             try:
@@ -273,6 +295,14 @@ class LaneTransactions:
 
     async def close(self) -> None:
         await self._connection.close()
+
+
+def _has_error(operations: Sequence[Operation], results: Results) -> bool:
+    """Whether a money operation has no outcome: it writes no row, so no index tells whether it has one already."""
+    return any(
+        isinstance(result, OneCardError) and operation.money is not None
+        for operation, result in zip(operations, results, strict=True)
+    )
 
 
 def _by_shard(places: Iterable[tuple[int, int | None]]) -> dict[int, set[int]]:

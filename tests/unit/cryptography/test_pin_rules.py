@@ -34,15 +34,15 @@ STATUSES = {
 
 def card(*, status: CardStatus = CardStatus.NORMAL, tries: int = 0) -> CardState:
     return CardState(
+        shard=0,
         card_id=1,
         status=status,
         atc_highest=0,
         atc_window=0,
         transaction_amount_max_minor=0,
         day_amount_max_minor=0,
-        day=TODAY,
-        day_amount_minor=0,
         pin_tries=tries,
+        usage=b"",
     )
 
 
