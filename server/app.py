@@ -258,6 +258,8 @@ def add_servicers(
     _require_policies()
     key_store = keys.store
     blind_index = key_store.blind_index(key_store.active("blind-index"))
+    sealer = key_store.sealer(key_store.active("sealing"))
+    card_codes = key_store.card_codes(key_store.active("card-code"))
     challenges = key_store.challenges(key_store.active("challenge"))
     intake = Intake(
         catalogue=catalogue,
@@ -278,6 +280,10 @@ def add_servicers(
     authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
         AuthorizationServicer(
             **shared,
+            sealer=sealer,
+            card_codes=card_codes,
+            today=today,
+            code_life_s=settings.card_code_life_s + settings.card_code_skew_s,
             book=rules,
             look_up=OperationLookUp(pool, shard_count=settings.shards),
             renew=gate.renew,
@@ -294,7 +300,7 @@ def add_servicers(
         IdentityServicer(
             **shared,
             challenges=challenges,
-            card_codes=key_store.card_codes(key_store.active("card-code")),
+            card_codes=card_codes,
             today=today,
             challenge_life_s=settings.challenge_life_s,
             card_code_life_s=settings.card_code_life_s,
@@ -302,7 +308,6 @@ def add_servicers(
         ),
         server,
     )
-    sealer = key_store.sealer(key_store.active("sealing"))
     cryptography_pb2_grpc.add_CryptographyServiceServicer_to_server(
         CryptographyServicer(**shared, sealer=sealer, renew=gate.renew, today=today), server
     )

@@ -8,7 +8,7 @@ from server.authorization.answers import answer
 from server.authorization.movements import give, take
 from server.authorization.operations import MoneyOperation
 from server.authorization.originals import Effect, Hold, HoldState, Original, Originals
-from server.authorization.rules import RESPONSE_CODES, Reason, reason_of_switch_key
+from server.authorization.rules import RESPONSE_CODES, Reason
 from server.engine.operation import Account, Batch, OperationKind, Posting, Tombstone
 from server.engine.writer import new_request_id
 
@@ -27,10 +27,7 @@ _CREDITS = frozenset({OperationKind.DEPOSIT, OperationKind.BENEFIT_CREDIT}) | _G
 def decide_reversal(
     operation: MoneyOperation, batch: Batch, originals: Originals, original: Original | None
 ) -> Effect:
-    """Decides a reversal; ``original`` is what it names, of whatever card and caller."""
-    reason = reason_of_switch_key(batch.switch_key_holder)
-    if reason is not None:
-        return Effect(reason)
+    """Decides a reversal whose message is in order; ``original`` is what it names, of whatever card and caller."""
     if original is None:
         return _park(operation, batch)
     if original.kind is OperationKind.TOMBSTONE and original.participant_id == operation.participant_id:

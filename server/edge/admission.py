@@ -41,6 +41,8 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
             "Authorize": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
             "AuthorizeStream": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
             "LookUpOperation": RpcPolicy("authorization_lookup", AdmissionClass.QUERY),
+            "RegisterCardToken": RpcPolicy("card_token", AdmissionClass.INTERACTIVE),
+            "RevokeCardToken": RpcPolicy("card_token", AdmissionClass.INTERACTIVE),
         },
     ),
     **_policies(
