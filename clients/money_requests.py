@@ -100,7 +100,7 @@ class MoneyRequests:
         amount_minor: int,
         wallet: int = 0,
     ) -> pb.AuthorizeRequest:
-        """A credit, an advice, or a payment by code or token: no chip is there. Amount in 分."""
+        """A credit, an advice, or what follows another operation: the card is not there. Amount in 分."""
         return pb.AuthorizeRequest(
             request_id=new_request_id(),
             operation=operation,
@@ -115,6 +115,28 @@ class MoneyRequests:
             terminal_time_unix_ms=int(self._now_s() * 1000),
             wallet=wallet,
         )
+
+    def by_code(
+        self,
+        operation: "pb.OperationType.ValueType",
+        card_code: str,
+        *,
+        amount_minor: int,
+        wallet: int = 0,
+    ) -> pb.AuthorizeRequest:
+        """By the QR code that the holder's phone shows for payment: it serves once. Amount in 分."""
+        return self.without_chip(operation, CardCode(card_code), amount_minor=amount_minor, wallet=wallet)
+
+    def by_token(
+        self,
+        operation: "pb.OperationType.ValueType",
+        card_token: str,
+        *,
+        amount_minor: int,
+        wallet: int = 0,
+    ) -> pb.AuthorizeRequest:
+        """By a token that the caller registered for a card: nobody is there. Amount in 分."""
+        return self.without_chip(operation, CardToken(card_token), amount_minor=amount_minor, wallet=wallet)
 
     def following(
         self, operation: "pb.OperationType.ValueType", card: CardName, *, rrn: str, amount_minor: int = 0

@@ -194,6 +194,34 @@ class Terminal:
         )
         return await self.submit_with_chip(card, request)
 
+    async def pay_by_code(
+        self, card_code: str, *, amount_minor: int, wallet: int = 0, partial_approval_allowed: bool = False
+    ) -> pb.AuthorizeResponse:
+        """扫码支付: a purchase by the code on the holder's phone; a decline may have used it up.
+
+        Raises:
+            OneCardCallError: no answer.
+        """
+        request = self.requests.by_code(
+            pb.OPERATION_TYPE_PURCHASE, card_code, amount_minor=amount_minor, wallet=wallet
+        )
+        request.partial_approval_allowed = partial_approval_allowed
+        return await self.submit(request)
+
+    async def charge_token(
+        self, card_token: str, *, amount_minor: int, wallet: int = 0
+    ) -> pb.AuthorizeResponse:
+        """代扣: a purchase on a card that the operator has on file; see ``Bank.register_card_token``.
+
+        Raises:
+            OneCardCallError: no answer.
+        """
+        return await self.submit(
+            self.requests.by_token(
+                pb.OPERATION_TYPE_PURCHASE, card_token, amount_minor=amount_minor, wallet=wallet
+            )
+        )
+
     def prepare_advice(
         self,
         pan: str,
