@@ -209,6 +209,29 @@ def keys(ctx: click.Context) -> None:
     ctx.obj = _running_address
 
 
+class _ArchiveCommands(click.Group):
+    """Loaded when they are named: they bring pyarrow."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._loaded().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._loaded().get_command(ctx, cmd_name)
+
+    def _loaded(self) -> click.Group:
+        import importlib
+
+        group: click.Group = importlib.import_module("server.archive.commands").main
+        return group
+
+
+@main.group(cls=_ArchiveCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def archive(ctx: click.Context) -> None:
+    """Move old business dates into files, verify the files, and bring dates back."""
+    ctx.obj = database_dsn
+
+
 def _running_address(data_dir: Path) -> str:
     """Where the instance on a data directory listens.
 
