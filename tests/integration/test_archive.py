@@ -272,6 +272,25 @@ async def test_one_date_that_stays_does_not_stop_the_next(trial: Trial) -> None:
     assert done.business_date == trial.ago(OLD)
 
 
+async def test_what_the_disk_or_the_database_refuses_is_told_of_the_date(trial: Trial) -> None:
+    day = trial.ago(OLD)
+    await trial.fill(day, operations=10)
+    trial.directory.write_text("a file in its place")
+    ((_, refused),) = await trial.archive()
+    assert (refused.reason, refused.message) == (
+        "ARCHIVE_FILE_FAILED",
+        "the files cannot be used: File exists",
+    )
+    trial.directory.unlink()
+    await trial.database.execute("ALTER TABLE archives ADD CONSTRAINT archives_test CHECK (row_count = 0)")
+    ((_, refused),) = await trial.archive()
+    assert refused.reason == "ARCHIVE_DATABASE_REFUSED"
+    assert "CheckViolationError (23514)" in refused.message
+    assert await trial.is_online(day)
+    await trial.database.execute("ALTER TABLE archives DROP CONSTRAINT archives_test")
+    assert len(await trial.archive()) == 1
+
+
 async def test_two_do_not_archive_at_once(trial: Trial) -> None:
     async with sole_connection(trial.dsn):
         with pytest.raises(ArchiveError, match="another process"):
