@@ -108,4 +108,4 @@ async def test_rules_that_no_worker_can_read_stop_their_subjects_and_nobody_else
     await office.done("terminal", {}, f"bank-01/{terminal_id}")
     for caller in callers:
         assert decision(await caller.authorize(purchase(card, terminal_id=terminal_id))) == APPROVED
-        assert decision(await caller.authorize(tap(card, 1))) == APPROVED
+    assert decision(await callers[0].authorize(tap(rule_core.card(), 1))) == APPROVED
