@@ -8,10 +8,10 @@ PROTOS := $(wildcard protos/onecard/v1/*.proto)
 # What the tests need of the system, beside Python: the one list of it.
 PACKAGES := softhsm2 p11-kit-modules
 
-.PHONY: help setup packages demo serve test check proto bench load clean
+.PHONY: help setup packages demo serve test test-shards check proto bench load clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
 
 setup: $(STAMP) ## the virtual environment with every pinned dependency
 
@@ -36,6 +36,9 @@ packages: ## the system's packages that the tests need: installed as root, told 
 
 test: packages $(STAMP) ## the whole test suite
 	$(BIN)/pytest
+
+test-shards: packages $(STAMP) ## the tests of running cores once more, on databases of four shards
+	ONECARD_TEST_SHARDS=4 $(BIN)/pytest tests/integration tests/property tests/faults
 
 check: $(STAMP) ## format, lint, types, import contracts, protos, committed stubs
 	$(BIN)/ruff format --check .

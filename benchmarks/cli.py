@@ -6,50 +6,26 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.console import Console
 
-from benchmarks.core_process import BenchCore, CoreError, bench_core
+from benchmarks.core_process import CoreError
 from benchmarks.cpu_accounting import cores
 from benchmarks.generator_process import GeneratorError
 from benchmarks.machine import describe_commit, describe_machine, describe_versions
 from benchmarks.report import Repeat, failures, result_file
 from benchmarks.report_table import print_report
-from benchmarks.suite_core import CoreSuites
-from benchmarks.suite_crypto import run_crypto
-from benchmarks.suite_echo import run_echo
-from benchmarks.suite_pgbench import run_pgbench
-from benchmarks.suite_result import SuiteResult, SuiteSettings
+from benchmarks.suite_result import SuiteSettings
+from benchmarks.suites import SUITES, Site, chosen_suites
 from benchmarks.worker_spread import SpreadError
 
-SUITES: Final = ("echo", "unary", "frames", "pgbench", "crypto")
-_NEED_CORE: Final = frozenset({"unary", "frames", "pgbench"})
-_NEED_CARDS: Final = frozenset({"unary", "frames"})
 _LOG_WIDTH: Final = 110
 _ROOT: Final = Path(__file__).parent.parent
-
-Runner = Callable[[], SuiteResult]
-
-
-def _runners(
-    suites: Sequence[str], settings: SuiteSettings, core: BenchCore | None, loads: CoreSuites | None
-) -> dict[str, Runner]:
-    """What to call for each suite. Neighbours in this order are compared with each other."""
-    runners: dict[str, Runner] = {
-        "echo": lambda: run_echo(settings),
-        "crypto": lambda: run_crypto(seconds=settings.seconds),
-    }
-    if loads is not None:
-        runners |= {"unary": loads.run_unary, "frames": loads.run_frames}
-    if core is not None:
-        target = core.pgbench_target()
-        runners["pgbench"] = lambda: run_pgbench(target, seconds=settings.seconds)
-    return {name: runners[name] for name in suites}
 
 
 def run_suites(
@@ -63,25 +39,15 @@ def run_suites(
     """Runs every suite once per repeat, in turns, on one core and its cards.
 
     Args:
-        suites: names out of ``SUITES``.
+        suites: names out of ``SUITES``, in the order in which they run.
         settings: for all of them.
         repeats: how often.
-        parent_dir: where the core keeps its data; None is the place for temporary files.
+        parent_dir: where cores keep their data; None is the place for temporary files.
         console: where progress is told.
     """
     with contextlib.ExitStack() as stack:
-        core = loads = None
-        if _NEED_CORE & set(suites):
-            console.print("starting a core …")
-            core = stack.enter_context(bench_core(workers=settings.workers, parent_dir=parent_dir))
-        if core is not None and _NEED_CARDS & set(suites):
-            console.print(f"issuing {settings.cards:,} cards …")
-            # Imported here: echo and crypto need none of the server's capabilities.
-            from benchmarks.core_cards import prepare_cards
-
-            operations = prepare_cards(core, count=settings.cards, seed=settings.seed)
-            loads = CoreSuites(core, operations, settings)
-        runners = _runners(suites, settings, core, loads)
+        site = Site(settings, parent_dir=parent_dir, stack=stack, console=console)
+        runners = {name: SUITES[name].bind(site) for name in suites}
         done: list[Repeat] = []
         for number in range(1, repeats + 1):
             repeat = {}
@@ -96,7 +62,12 @@ def run_suites(
 @click.argument("suites", nargs=-1, type=click.Choice(SUITES))
 @click.option("--seconds", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="Per suite.")
 @click.option(
-    "--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Seconds before."
+    "--warmup",
+    "warmup_s",
+    type=click.FloatRange(min=0),
+    default=2.0,
+    show_default=True,
+    help="Seconds before.",
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=cores(), show_default="the cores")
 @click.option("--connections", type=click.IntRange(1, 1_000), default=8, show_default=True)
@@ -119,6 +90,22 @@ def run_suites(
 )
 @click.option("--cards", type=click.IntRange(min=1), default=100_000, show_default=True)
 @click.option(
+    "--cards-large",
+    type=click.IntRange(min=1),
+    default=10_000_000,
+    show_default=True,
+    help="Cards of the second core, for suite cards.",
+)
+@click.option("--soak-seconds", "soak_s", type=click.FloatRange(min=1), default=600.0, show_default=True)
+@click.option(
+    "--soak-rate",
+    "soak_rate_per_s",
+    type=click.FloatRange(min=1),
+    default=1_500.0,
+    show_default=True,
+    help="Calls per second.",
+)
+@click.option(
     "--repeat", type=click.IntRange(1, 100), default=1, show_default=True, help="Rounds of all suites."
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of cards, amounts and random choices.")
@@ -130,41 +117,36 @@ def run_suites(
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Result file.")
 def bench(
     suites: tuple[str, ...],
-    seconds: float,
-    warmup: float,
-    workers: int,
-    connections: int,
-    in_flight: int,
-    frame: int,
-    frames_in_flight: int,
-    cards: int,
     repeat: int,
-    seed: int,
     data_parent: Path | None,
     json_path: Path | None,
+    **flags: Any,
 ) -> None:
     """Measure this core beside its baselines on this machine.
 
-    echo: a bare grpc.aio server. unary, frames: durable purchases with chip. pgbench: PostgreSQL's TPC-B on
-    the same server. crypto: cryptograms, PIN blocks and DUKPT against pyemv, psec and the straight way, and
-    through a token. Without names, all of them.
+    \b
+    echo, echo-idle  a bare grpc.aio server: saturated; one call at a time
+    unary, idle      durable purchases with chip, one per call: the same two loads
+    half-load        unary calls at half of unary's rate, at random times
+    frames           purchases in frames of --frame operations
+    frames-16, -64, -512  in frames of other sizes
+    hot              all at one merchant, to one settlement account
+    declines         a fifth of the purchases declined
+    pgbench          PostgreSQL's TPC-B on the same server
+    crypto           cryptograms, PIN blocks and DUKPT beside pyemv, psec, the
+                     straight way, and through a token
+
+    Without names, all of these. By name only:
+
+    \b
+    cards            frames on a second core with --cards-large cards
+    soak             unary calls at --soak-rate for --soak-seconds: memory
 
     Exit code 1 when a figure must not be used: an operation without an outcome, or books that disagree.
     """
-    settings = SuiteSettings(
-        seconds=seconds,
-        warmup_s=warmup,
-        workers=workers,
-        connections=connections,
-        in_flight=in_flight,
-        frame=frame,
-        frames_in_flight=frames_in_flight,
-        cards=cards,
-        seed=seed,
-    )
+    settings = SuiteSettings(**flags)
     # Outside a terminal, a log file for instance, rich would squeeze the tables into 80 columns.
     console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
-    chosen = tuple(dict.fromkeys(suites)) or SUITES
     context = {
         "command": ["onecard", "bench", *sys.argv[2:]],
         "settings": asdict(settings),
@@ -173,7 +155,9 @@ def bench(
         **describe_commit(_ROOT),
     }
     try:
-        repeats = run_suites(chosen, settings, repeats=repeat, parent_dir=data_parent, console=console)
+        repeats = run_suites(
+            chosen_suites(suites), settings, repeats=repeat, parent_dir=data_parent, console=console
+        )
     except (CoreError, GeneratorError, SpreadError, ChildProcessError) as error:
         raise click.ClickException(str(error)) from error
     print_report(repeats, console)

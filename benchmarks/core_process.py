@@ -1,4 +1,4 @@
-"""A core of the bench's own: ``onecard serve`` in a fresh directory, one participant, cards; gone afterwards.
+"""A core of the bench's own: ``onecard serve`` in a fresh directory, some acquirers, cards; gone afterwards.
 
 It runs as operators run it: durable commits, TLS with client certificates, every check on. Only ports and
 the age of connections differ from the defaults, so that nothing reconnects while the clock runs.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +28,8 @@ from server.errors import ConfigurationError
 from server.run_files import read_run_file
 from server.settings import socket_dsn
 
-PARTICIPANT: Final = "bench"
+# Several, so that purchases are spread over settlement accounts unless a suite wants one.
+ACQUIRERS: Final = tuple(f"bench-{number}" for number in range(1, 5))
 _GRANTS: Final = (("rpc_class", "authorization"), ("region", "36"))
 _READY_S_MAX: Final = 90.0
 _STOP_S_MAX: Final = 60.0
@@ -52,7 +53,8 @@ class BenchCore:
     worker_pids: tuple[int, ...]
     housekeeper_pid: int | None
     postmaster_pid: int
-    tls: TlsFiles
+    acquirers: tuple[TlsFiles, ...]
+    """Certificates of ``ACQUIRERS``."""
 
     @property
     def processes(self) -> dict[str, tuple[int, ...]]:
@@ -103,7 +105,7 @@ def onecard(*arguments: str) -> str:
 
 @contextlib.contextmanager
 def bench_core(*, workers: int, parent_dir: Path | None) -> Iterator[BenchCore]:
-    """Starts a core, adds the bench's participant, and stops and removes it at the end.
+    """Starts a core, adds the bench's acquirers, and stops and removes it at the end.
 
     Args:
         workers: worker processes.
@@ -124,7 +126,8 @@ def bench_core(*, workers: int, parent_dir: Path | None) -> Iterator[BenchCore]:
         )
     try:
         facts = _await_ready(process, data_dir, log_path)
-        tls = _add_participant(data_dir)
+        acquirers = tuple(_add_acquirer(data_dir, name) for name in ACQUIRERS)
+        time.sleep(_GRANTS_IN_FORCE_S)
         yield BenchCore(
             data_dir=data_dir,
             port=facts["port"],
@@ -132,7 +135,7 @@ def bench_core(*, workers: int, parent_dir: Path | None) -> Iterator[BenchCore]:
             worker_pids=tuple(facts["worker_pids"]),
             housekeeper_pid=facts["housekeeper_pid"],
             postmaster_pid=facts["postgres_pid"],
-            tls=tls,
+            acquirers=acquirers,
         )
     finally:
         _stop(process)
@@ -150,8 +153,13 @@ def reconcile(core: BenchCore) -> str | None:
 
 def stored_approvals(core: BenchCore) -> int:
     """Approved money operations of the bench in the core's database."""
-    statement = "SELECT count(*) FROM operations WHERE participant_id = $1 AND response_code = '00'"
-    return int(asyncio.run(_query(core, statement, PARTICIPANT)))
+    statement = "SELECT count(*) FROM operations WHERE participant_id = ANY($1) AND response_code = '00'"
+    return int(asyncio.run(_query(core, statement, ACQUIRERS)))
+
+
+def database_bytes(core: BenchCore) -> int:
+    """Size of the core's database on disk, its log excluded."""
+    return int(asyncio.run(_query(core, "SELECT pg_database_size(current_database())")))
 
 
 def checkpoint(core: BenchCore) -> None:
@@ -159,7 +167,7 @@ def checkpoint(core: BenchCore) -> None:
     asyncio.run(_query(core, "CHECKPOINT"))
 
 
-async def _query(core: BenchCore, statement: str, *arguments: str) -> Any:
+async def _query(core: BenchCore, statement: str, *arguments: Sequence[str]) -> Any:
     dsn = socket_dsn(core.socket_dir, user="postgres")
     connection = await pool.connect(dsn, application_name="onecard bench", command_timeout=_STATEMENT_S_MAX)
     try:
@@ -178,14 +186,13 @@ def _await_ready(process: subprocess.Popen[bytes], data_dir: Path, log_path: Pat
     raise CoreError(f"the core did not start: {log[-1_000:]}")
 
 
-def _add_participant(data_dir: Path) -> TlsFiles:
+def _add_acquirer(data_dir: Path, participant_id: str) -> TlsFiles:
     where = ("--data-dir", str(data_dir))
-    onecard("participants", "add", PARTICIPANT, "--name", "Bench", "--kind", "terminal_operator", *where)
+    onecard("participants", "add", participant_id, "--name", "Bench", "--kind", "terminal_operator", *where)
     for kind, value in _GRANTS:
-        onecard("participants", "grant", PARTICIPANT, kind, value, *where)
-    time.sleep(_GRANTS_IN_FORCE_S)
+        onecard("participants", "grant", participant_id, kind, value, *where)
     folder = data_dir / "tls"
-    own = folder / "participants" / PARTICIPANT
+    own = folder / "participants" / participant_id
     return TlsFiles(ca=folder / "ca.pem", certificate=own.with_suffix(".pem"), key=own.with_suffix(".key"))
 
 

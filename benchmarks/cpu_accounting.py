@@ -36,15 +36,25 @@ def process_cpu_s(pid: int) -> float:
 
 def tree_cpu_s(pid: int) -> float:
     """CPU seconds of a process and all below it, those that have ended and were waited for included."""
+    ticks = sum(stat.own_ticks + stat.ended_children_ticks for stat in _tree(pid).values())
+    return ticks / _TICKS_PER_S
+
+
+def tree_pids(pid: int) -> list[int]:
+    """A process and all below it; empty when it is gone."""
+    return list(_tree(pid))
+
+
+def _tree(pid: int) -> dict[int, _Stat]:
     found = {int(entry): _read(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
     stats = {child: stat for child, stat in found.items() if stat}
-    ticks, open_pids = 0, [pid]
+    tree, open_pids = {}, [pid]
     while open_pids:
         parent = open_pids.pop()
         if parent in stats:
-            ticks += stats[parent].own_ticks + stats[parent].ended_children_ticks
+            tree[parent] = stats[parent]
         open_pids += [child for child, stat in stats.items() if stat.parent_pid == parent]
-    return ticks / _TICKS_PER_S
+    return tree
 
 
 def _read(pid: int) -> _Stat | None:

@@ -1,12 +1,14 @@
 """The generator process, ``python -m benchmarks.generator``: a job on stdin, events and a result on stdout.
 
-A process of its own, so that its CPU is told apart from the server's. Closed loop: the number of calls in
-flight is fixed, a slow server is asked less often, and the latencies are those of a saturated server.
+A process of its own, so that its CPU is told apart from the server's. Without a rate it is a closed loop: the number of
+calls in flight is fixed, a slow server is asked less often, and the latencies are those of a saturated server. With a
+rate, calls come when they fall due: see ``arrivals``.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import resource
 import select
 import socket
@@ -20,6 +22,7 @@ from typing import Final
 from onecard.v1 import authorization_pb2 as pb
 
 from benchmarks import http2_frames as h2
+from benchmarks.arrivals import Arrivals
 from benchmarks.frame_lane import FrameLane
 from benchmarks.generator_job import GeneratorJob, GeneratorResult, TlsFiles
 from benchmarks.http2_connection import now_us
@@ -55,13 +58,14 @@ def client_context(tls: TlsFiles) -> ssl.SSLContext:
 
 
 def connector(job: GeneratorJob) -> Callable[[], ssl.SSLSocket]:
-    """Returns a function that opens one connection and waits for its handshake."""
-    context = client_context(job.tls)
+    """Returns a function that opens one connection, the next owner's, and waits for its handshake."""
+    owners = itertools.cycle([(client_context(files), files.server_name) for files in job.tls])
 
     def connect() -> ssl.SSLSocket:
+        context, server_name = next(owners)
         plain = socket.create_connection(("127.0.0.1", job.port), timeout=_CONNECT_TIMEOUT_S)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        secured = context.wrap_socket(plain, server_hostname=job.tls.server_name)
+        secured = context.wrap_socket(plain, server_hostname=server_name)
         if secured.selected_alpn_protocol() != "h2":
             raise h2.Http2Error("the server does not speak HTTP/2")
         return secured
@@ -96,9 +100,10 @@ class Generator:
         )
         self.spread: Final = spread
         self._block: Final = h2.encode_request_block(
-            path=job.method, authority=f"{job.tls.server_name}:{job.port}"
+            path=job.method, authority=f"{job.tls[0].server_name}:{job.port}"
         )
         self._lanes: Final[list[Lane]] = [self._lane(opened) for opened in sockets]
+        self._arrivals: Final = self._open_loop()
         self._by_descriptor: Final = {lane.socket.fileno(): lane for lane in self._lanes}
         self._next_turn_us = 0
         self._epoll: Final = select.epoll()
@@ -125,12 +130,22 @@ class Generator:
                 lane.answers = phase.answers
         return phase
 
-    def drive(self, *, until_us: int) -> None:
-        """Keeps every lane full until the given time, or until the payloads end."""
+    def start(self) -> None:
+        """Sends the first calls or frames; of an open loop, lets the first fall due."""
+        if self._arrivals is not None:
+            self._arrivals.start(now_us())
+            return
         for lane in self._lanes:
             lane.fill()
+
+    def drive(self, *, until_us: int) -> None:
+        """Sends as the job says until the given time, or until the payloads end."""
         while now_us() < until_us and not self.exhausted and self._alive():
-            self._turn(refill=True)
+            if self._arrivals is None:
+                self._turn(refill=True)
+            else:
+                self._arrivals.send_due(now_us())
+                self._turn(refill=False)
 
     def drain(self) -> None:
         """Sends nothing new and waits for the open answers, for a bounded time."""
@@ -157,6 +172,13 @@ class Generator:
             in_flight=self._job.in_flight,
         )
 
+    def _open_loop(self) -> Arrivals | None:
+        if self._job.rate_per_s is None:
+            return None
+        lanes = [lane for lane in self._lanes if isinstance(lane, UnaryLane)]
+        assert len(lanes) == len(self._lanes), "only unary calls come at a rate"
+        return Arrivals(self._payloads, lanes, rate_per_s=self._job.rate_per_s, seed=self._job.seed)
+
     def _alive(self) -> bool:
         return any(not lane.closed for lane in self._lanes)
 
@@ -165,7 +187,8 @@ class Generator:
         if rest_us > 0:
             time.sleep(rest_us / 1e6)
         self._next_turn_us = now_us() + self._job.turn_us_min
-        for descriptor, _ in self._epoll.poll(_POLL_S):
+        # Calls that fall due cannot wait for answers.
+        for descriptor, _ in self._epoll.poll(_POLL_S if self._arrivals is None else 0):
             lane = self._by_descriptor[descriptor]
             lane.receive()
             if refill:
@@ -204,6 +227,7 @@ def run(job: GeneratorJob) -> GeneratorResult:
     # No cycles are made on the hot path; a collection over a million payloads would be a pause of its own.
     gc.disable()
     warmup = generator.begin()
+    generator.start()
     generator.drive(until_us=now_us() + int(job.warmup_s * 1e6))
     measured = generator.begin()
     tell(STARTED)
@@ -220,6 +244,9 @@ def run(job: GeneratorJob) -> GeneratorResult:
     for phase in (warmup, measured, drained):
         decode_frames(phase)
         whole.add(phase.tally)
+    if job.rate_per_s is not None:
+        # They fell due within the measured time: without them the slowest calls of its end would be forgotten.
+        measured.tally.latencies.merge([drained.tally.latencies])
     return GeneratorResult(
         seconds=(stopped_us - started_us) / 1e6,
         exhausted=exhausted,

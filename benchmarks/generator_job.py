@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from benchmarks.tally import Tally
+
+TURN_US_MIN: Final = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,12 @@ class TlsFiles:
     key: Path
     server_name: str = "localhost"
 
+    @classmethod
+    def from_values(cls, values: dict[str, str]) -> TlsFiles:
+        """From plain values, as they come over the pipe."""
+        paths = {name: Path(values[name]) for name in ("ca", "certificate", "key")}
+        return cls(**paths, server_name=values["server_name"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorJob:
@@ -28,7 +36,8 @@ class GeneratorJob:
     port: int
     method: str
     """Path of the RPC, for instance ``/onecard.v1.AuthorizationService/Authorize``."""
-    tls: TlsFiles
+    tls: tuple[TlsFiles, ...]
+    """Whom the connections belong to, in turn."""
     payload_file: Path
     cycles: bool = False
     """Begin the payload file again at its end: only for a server that stores nothing."""
@@ -36,11 +45,15 @@ class GeneratorJob:
     streams: int = 1
     """Streams per connection, for frames."""
     in_flight: int = 16
-    """Calls per connection, or frames per stream."""
+    """Calls per connection, or frames per stream; with a rate, the most of them."""
+    rate_per_s: float | None = None
+    """Calls fall due at this mean rate, whatever the server does; None keeps ``in_flight`` open. Unary only."""
+    seed: int = 1
+    """Of the times at which calls fall due."""
     warmup_s: float = 2.0
     seconds: float = 10.0
     worker_pids: tuple[int, ...] = ()
-    turn_us_min: int = 2_000
+    turn_us_min: int = TURN_US_MIN
     """Least time between two looks at the sockets. Many answers per look keep the generator cheap; the time
     is part of the measured latency."""
 
@@ -52,12 +65,10 @@ class GeneratorJob:
     def from_json(cls, line: str) -> GeneratorJob:
         """From the line of :meth:`to_json`."""
         values: dict[str, Any] = json.loads(line)
-        tls = values.pop("tls")
-        paths = {name: Path(tls[name]) for name in ("ca", "certificate", "key")}
         return cls(
             **values
             | {
-                "tls": TlsFiles(**paths, server_name=tls["server_name"]),
+                "tls": tuple(TlsFiles.from_values(files) for files in values["tls"]),
                 "payload_file": Path(values["payload_file"]),
                 "worker_pids": tuple(values["worker_pids"]),
             }

@@ -8,11 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.suite_result import SuiteResult
 
 Repeat = Mapping[str, SuiteResult]
+Figure = Callable[[SuiteResult], float | None]
+
+
+def _rate(result: SuiteResult) -> float:
+    return result.rate_per_s
+
+
+def _worker_cpu(result: SuiteResult) -> float | None:
+    return result.worker_us_per_operation
+
+
+def _percentile(name: str) -> Figure:
+    return lambda result: result.latency_ms.get(name)
+
+
+# The suite whose figure stands above, the one below, and what is compared.
+RATIOS: Final[tuple[tuple[str, str, str, Figure], ...]] = (
+    ("unary", "echo", "saturated rate", _rate),
+    ("unary", "echo", "worker CPU per call", _worker_cpu),
+    ("idle", "echo-idle", "p50", _percentile("p50")),
+    ("half-load", "unary", "p99", _percentile("p99")),
+    ("frames-16", "pgbench", "rate", _rate),
+    ("frames-64", "pgbench", "rate", _rate),
+    ("frames", "pgbench", "rate", _rate),
+    ("frames-512", "pgbench", "rate", _rate),
+    ("hot", "frames", "rate", _rate),
+    ("declines", "frames", "rate", _rate),
+    ("declines", "frames", "worker CPU per operation", _worker_cpu),
+    ("cards", "frames", "rate", _rate),
+    ("cards", "frames", "worker CPU per operation", _worker_cpu),
+)
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -22,26 +53,32 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def rates(repeats: Sequence[Repeat]) -> dict[str, dict[str, float]]:
     """Suite → rate per second over the repeats."""
-    by_suite: dict[str, list[float]] = {}
-    for repeat in repeats:
-        for name, result in repeat.items():
-            by_suite.setdefault(name, []).append(result.rate_per_s)
-    return {name: spread(values) for name, values in by_suite.items()}
+    return {
+        name: spread([result.rate_per_s for result in results])
+        for name, results in _by_suite(repeats).items()
+    }
+
+
+def latencies(repeats: Sequence[Repeat]) -> dict[str, dict[str, dict[str, float]]]:
+    """Suite → percentile → ms over the repeats."""
+    return {
+        name: {
+            percentile: spread([result.latency_ms[percentile] for result in results])
+            for percentile in results[0].latency_ms
+        }
+        for name, results in _by_suite(repeats).items()
+    }
 
 
 def ratios(repeats: Sequence[Repeat]) -> dict[str, dict[str, float]]:
     """The ratios that the project is judged by, for the suites that ran in the same repeat."""
-    wanted: dict[str, tuple[str, str, Callable[[SuiteResult, SuiteResult], float | None]]] = {
-        "unary/echo, saturated rate": ("unary", "echo", _rate_ratio),
-        "unary/echo, worker CPU per call": ("unary", "echo", _worker_cpu_ratio),
-        "frames/pgbench, rate": ("frames", "pgbench", _rate_ratio),
-    }
     found = {}
-    for name, (upper, lower, ratio) in wanted.items():
-        pairs = [ratio(repeat[upper], repeat[lower]) for repeat in repeats if {upper, lower} <= set(repeat)]
-        values = [value for value in pairs if value is not None]
-        if values:
-            found[name] = spread(values)
+    for upper, lower, what, figure in RATIOS:
+        pairs = [(repeat[upper], repeat[lower]) for repeat in repeats if {upper, lower} <= set(repeat)]
+        values = [(figure(above), figure(below)) for above, below in pairs]
+        usable = [above / below for above, below in values if above and below]
+        if usable:
+            found[f"{upper}/{lower}, {what}"] = spread(usable)
     return found
 
 
@@ -65,17 +102,16 @@ def result_file(repeats: Sequence[Repeat], *, context: Mapping[str, Any]) -> dic
     return {
         **context,
         "rates_per_s": rates(repeats),
+        "latencies_ms": latencies(repeats),
         "ratios": ratios(repeats),
         "failures": failures(repeats),
         "repeats": [{name: result.to_json() for name, result in repeat.items()} for repeat in repeats],
     }
 
 
-def _rate_ratio(upper: SuiteResult, lower: SuiteResult) -> float | None:
-    return upper.rate_per_s / lower.rate_per_s if lower.rate_per_s else None
-
-
-def _worker_cpu_ratio(upper: SuiteResult, lower: SuiteResult) -> float | None:
-    if not upper.worker_us_per_operation or not lower.worker_us_per_operation:
-        return None
-    return upper.worker_us_per_operation / lower.worker_us_per_operation
+def _by_suite(repeats: Sequence[Repeat]) -> dict[str, list[SuiteResult]]:
+    found: dict[str, list[SuiteResult]] = {}
+    for repeat in repeats:
+        for name, result in repeat.items():
+            found.setdefault(name, []).append(result)
+    return found

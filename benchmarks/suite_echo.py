@@ -1,4 +1,4 @@
-"""Suite ``echo``: what a bare grpc.aio server answers on this machine, under the load of suite ``unary``."""
+"""Suites ``echo`` and ``echo-idle``: a bare grpc.aio server under the loads of ``unary`` and ``idle``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import common_pb2
 
 from benchmarks.echo_server import SERVICE, echo_workers
-from benchmarks.generator_job import GeneratorJob, TlsFiles
+from benchmarks.generator_job import TURN_US_MIN, GeneratorJob, TlsFiles
 from benchmarks.generator_process import run_load
 from benchmarks.payload_file import write_payloads
 from benchmarks.suite_result import SuiteResult, SuiteSettings, from_load
@@ -53,6 +53,24 @@ def echo_requests(count: int) -> Iterator[bytes]:
 
 
 def run_echo(settings: SuiteSettings) -> SuiteResult:
+    """As many calls as the server answers."""
+    return _run(
+        "echo",
+        settings,
+        connections=settings.connections,
+        in_flight=settings.in_flight,
+        turn_us_min=TURN_US_MIN,
+    )
+
+
+def run_echo_idle(settings: SuiteSettings) -> SuiteResult:
+    """One caller with one call in flight."""
+    return _run("echo-idle", settings, connections=1, in_flight=1, turn_us_min=0)
+
+
+def _run(
+    suite: str, settings: SuiteSettings, *, connections: int, in_flight: int, turn_us_min: int
+) -> SuiteResult:
     """Starts the echo workers, drives them, stops them."""
     with tempfile.TemporaryDirectory(prefix="onecard-bench-echo-") as name:
         directory = Path(name)
@@ -65,15 +83,16 @@ def run_echo(settings: SuiteSettings) -> SuiteResult:
                 kind="unary",
                 port=port,
                 method=f"/{SERVICE}/Authorize",
-                tls=client,
+                tls=(client,),
                 payload_file=payload_file,
                 cycles=True,
-                connections=settings.connections,
-                in_flight=settings.in_flight,
+                connections=connections,
+                in_flight=in_flight,
                 warmup_s=settings.warmup_s,
                 seconds=settings.seconds,
                 worker_pids=tuple(pids),
+                turn_us_min=turn_us_min,
             )
             run = run_load(job, processes={"workers": pids}, trees={})
-    facts = {"connections": settings.connections, "in_flight_per_connection": settings.in_flight}
-    return from_load("echo", run, asked_s=settings.seconds, unit="calls", facts=facts)
+    facts = {"connections": connections, "in_flight_per_connection": in_flight}
+    return from_load(suite, run, asked_s=settings.seconds, unit="calls", facts=facts)

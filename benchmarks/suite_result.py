@@ -28,6 +28,10 @@ class SuiteSettings:
     frames_in_flight: int
     """Frames in flight per stream."""
     cards: int
+    cards_large: int
+    """Of the second core, for suite ``cards``."""
+    soak_s: float
+    soak_rate_per_s: float
     seed: int
 
 

@@ -229,6 +229,25 @@ class OneCardChannel:
             lane.in_flight -= 1
             call.cancel()
 
+    @contextlib.asynccontextmanager
+    async def server_stream(self, path: str, request: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The messages that answer one request, without a deadline and without retries; ends with the block.
+
+        Raises:
+            OneCardCallError: the stream was refused or broke inside the block.
+        """
+        lane = self._choose(avoid=None)
+        lane.in_flight += 1
+        method: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = lane.channel.unary_stream(path)
+        call = method(request)
+        try:
+            yield aiter(call)
+        except grpc.aio.AioRpcError as error:
+            raise lane.failed(from_rpc_error(error)) from None
+        finally:
+            lane.in_flight -= 1
+            call.cancel()
+
     def _choose(self, *, avoid: _Lane | None) -> _Lane:
         """The connection with the fewest calls in flight, in turn among equals; not the one that just failed."""
         now_s = asyncio.get_running_loop().time()

@@ -14,9 +14,12 @@ from onecard.v1 import (
     cryptography_pb2,
     identity_pb2,
     keys_pb2,
+    rules_pb2,
+    settlement_pb2,
 )
 
 from clients.channel import OneCardChannel, UnaryRpc
+from clients.events import ServerStreamRpc, answers, subscribe
 from clients.frames import FRAMES_IN_FLIGHT_MAX, FramePipeline, StreamRpc
 
 Request = TypeVar("Request", bound=Message)
@@ -149,10 +152,57 @@ LIST_KEY_AUDIT = _rpc(
     "KeyService", "ListKeyAudit", keys_pb2.ListKeyAuditRequest, keys_pb2.ListKeyAuditResponse
 )
 EXPLAIN_ARQC = _rpc("KeyService", "ExplainArqc", keys_pb2.ExplainArqcRequest, keys_pb2.ExplainArqcResponse)
+GET_SETTLEMENT_POSITION = _rpc(
+    "SettlementService",
+    "GetSettlementPosition",
+    settlement_pb2.GetSettlementPositionRequest,
+    settlement_pb2.GetSettlementPositionResponse,
+)
+LIST_CLOSINGS = _rpc(
+    "SettlementService",
+    "ListClosings",
+    settlement_pb2.ListClosingsRequest,
+    settlement_pb2.ListClosingsResponse,
+)
+SUBSCRIBE_EVENTS = ServerStreamRpc(
+    "/onecard.v1.SettlementService/SubscribeEvents",
+    settlement_pb2.SubscribeEventsRequest,
+    settlement_pb2.SubscribeEventsResponse,
+)
+DOWNLOAD_CLOSING = ServerStreamRpc(
+    "/onecard.v1.SettlementService/DownloadClosing",
+    settlement_pb2.DownloadClosingRequest,
+    settlement_pb2.DownloadClosingResponse,
+)
 AUTHORIZE_STREAM = StreamRpc(
     "/onecard.v1.AuthorizationService/AuthorizeStream",
     authorization_pb2.AuthorizeStreamRequest,
     authorization_pb2.AuthorizeStreamResponse,
+)
+LIST_RULES = _rpc("RuleService", "ListRules", rules_pb2.ListRulesRequest, rules_pb2.ListRulesResponse)
+PROPOSE_RULE_CHANGE = _rpc(
+    "RuleService",
+    "ProposeRuleChange",
+    rules_pb2.ProposeRuleChangeRequest,
+    rules_pb2.ProposeRuleChangeResponse,
+)
+EXTEND_RULE_CHANGE = _rpc(
+    "RuleService", "ExtendRuleChange", rules_pb2.ExtendRuleChangeRequest, rules_pb2.ExtendRuleChangeResponse
+)
+APPROVE_RULE_CHANGE = _rpc(
+    "RuleService",
+    "ApproveRuleChange",
+    rules_pb2.ApproveRuleChangeRequest,
+    rules_pb2.ApproveRuleChangeResponse,
+)
+REJECT_RULE_CHANGE = _rpc(
+    "RuleService", "RejectRuleChange", rules_pb2.RejectRuleChangeRequest, rules_pb2.RejectRuleChangeResponse
+)
+GET_RULE_CHANGE = _rpc(
+    "RuleService", "GetRuleChange", rules_pb2.GetRuleChangeRequest, rules_pb2.GetRuleChangeResponse
+)
+LIST_RULE_CHANGES = _rpc(
+    "RuleService", "ListRuleChanges", rules_pb2.ListRuleChangesRequest, rules_pb2.ListRuleChangesResponse
 )
 CRYPTOGRAPHY_STREAM = StreamRpc(
     "/onecard.v1.CryptographyService/CryptographyStream",
@@ -347,3 +397,67 @@ class OneCardClient:
     async def explain_arqc(self, request: keys_pb2.ExplainArqcRequest) -> keys_pb2.ExplainArqcResponse:
         """Tells why a cryptogram was wrong."""
         return await self.channel.unary(EXPLAIN_ARQC, request)
+
+    async def list_rules(self, request: rules_pb2.ListRulesRequest) -> rules_pb2.ListRulesResponse:
+        """Lists the rules in force of a kind."""
+        return await self.channel.unary(LIST_RULES, request)
+
+    async def propose_rule_change(
+        self, request: rules_pb2.ProposeRuleChangeRequest
+    ) -> rules_pb2.ProposeRuleChangeResponse:
+        """Proposes rules of one kind; another operator approves them."""
+        return await self.channel.unary(PROPOSE_RULE_CHANGE, request)
+
+    async def extend_rule_change(
+        self, request: rules_pb2.ExtendRuleChangeRequest
+    ) -> rules_pb2.ExtendRuleChangeResponse:
+        """Adds rules to one's own proposal."""
+        return await self.channel.unary(EXTEND_RULE_CHANGE, request)
+
+    async def approve_rule_change(
+        self, request: rules_pb2.ApproveRuleChangeRequest
+    ) -> rules_pb2.ApproveRuleChangeResponse:
+        """Puts a change of rules in force."""
+        return await self.channel.unary(APPROVE_RULE_CHANGE, request)
+
+    async def reject_rule_change(
+        self, request: rules_pb2.RejectRuleChangeRequest
+    ) -> rules_pb2.RejectRuleChangeResponse:
+        """Rejects or withdraws a change of rules."""
+        return await self.channel.unary(REJECT_RULE_CHANGE, request)
+
+    async def get_rule_change(
+        self, request: rules_pb2.GetRuleChangeRequest
+    ) -> rules_pb2.GetRuleChangeResponse:
+        """Tells a change and its rules, beside those before it."""
+        return await self.channel.unary(GET_RULE_CHANGE, request)
+
+    async def list_rule_changes(
+        self, request: rules_pb2.ListRuleChangesRequest
+    ) -> rules_pb2.ListRuleChangesResponse:
+        """Lists changes of rules, the latest first."""
+        return await self.channel.unary(LIST_RULE_CHANGES, request)
+
+    def subscribe_events(
+        self, request: settlement_pb2.SubscribeEventsRequest
+    ) -> AsyncIterator[settlement_pb2.SubscribeEventsResponse]:
+        """Events after ``after_sequence``, without an end; goes on by itself after a break, each event once."""
+        return subscribe(self.channel, SUBSCRIBE_EVENTS, request)
+
+    async def get_settlement_position(
+        self, request: settlement_pb2.GetSettlementPositionRequest
+    ) -> settlement_pb2.GetSettlementPositionResponse:
+        """Tells what moved on a participant's accounts in a business date."""
+        return await self.channel.unary(GET_SETTLEMENT_POSITION, request)
+
+    async def list_closings(
+        self, request: settlement_pb2.ListClosingsRequest
+    ) -> settlement_pb2.ListClosingsResponse:
+        """Lists closed days, the latest first."""
+        return await self.channel.unary(LIST_CLOSINGS, request)
+
+    def download_closing(
+        self, request: settlement_pb2.DownloadClosingRequest
+    ) -> AsyncIterator[settlement_pb2.DownloadClosingResponse]:
+        """A file of a closing in pieces; one that breaks off is asked for again from the start."""
+        return answers(self.channel, DOWNLOAD_CLOSING, request)

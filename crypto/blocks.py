@@ -40,34 +40,42 @@ def block_size(cipher: Cipher) -> int:
         raise ValueError(f"{cipher.value} is not a block cipher") from None
 
 
+# Past the constructors of the library's algorithms, which look at type and length once more, a tenth of a context's
+# cost: ``Key`` and the callers here see to the length.
+def _sm4(value: bytes) -> BlockCipherAlgorithm:
+    algorithm = algorithms.SM4.__new__(algorithms.SM4)
+    algorithm.key = value
+    return algorithm
+
+
+def _aes(value: bytes) -> BlockCipherAlgorithm:
+    algorithm = algorithms.AES.__new__(algorithms.AES)
+    algorithm.key = value
+    return algorithm
+
+
 def _tdes(value: bytes) -> BlockCipherAlgorithm:
     return _tdes_of(value + value[:8])
 
 
 def _tdes_of(value: bytes) -> BlockCipherAlgorithm:
-    # Past the constructor, which looks at type and length once more, a tenth of a context's cost: ``Key`` and the
-    # callers here see to 24 bytes.
     algorithm = TripleDES.__new__(TripleDES)
     algorithm.key = value
     return algorithm
 
 
-def _ecb_opener(algorithm: Callable[[bytes], BlockCipherAlgorithm]) -> Callable[[bytes], CipherContext]:
-    return lambda value: _open_encryptor(algorithm(value), _ECB)
-
-
 _ALGORITHMS: dict[Cipher, Callable[[bytes], BlockCipherAlgorithm]] = {
-    Cipher.SM4: algorithms.SM4,
+    Cipher.SM4: _sm4,
     Cipher.TDES: _tdes,
-    Cipher.AES: algorithms.AES,
+    Cipher.AES: _aes,
 }
 
 
 # For those that open many: the look-up and the 3DES form are done once.
 ECB_OPENERS: dict[Cipher, Callable[[bytes], CipherContext]] = {
-    Cipher.SM4: _ecb_opener(algorithms.SM4),
+    Cipher.SM4: lambda value: _open_encryptor(_sm4(value), _ECB),
     Cipher.TDES: lambda value: _open_encryptor(_tdes_of(value + value[:8]), _ECB),
-    Cipher.AES: _ecb_opener(algorithms.AES),
+    Cipher.AES: lambda value: _open_encryptor(_aes(value), _ECB),
 }
 
 
@@ -164,6 +172,14 @@ class ZeroChain:
             first = (int.from_bytes(blocks[:size]) ^ int.from_bytes(self._last)).to_bytes(size)
             blocks = first + blocks[size:]
         self._last = last = self._update(blocks)[-size:]
+        return last
+
+    def one_block(self, block: int) -> bytes:
+        """``last_block`` of one block, given as a number because who asks has computed one."""
+        last = self._last
+        if last:
+            block ^= int.from_bytes(last)
+        self._last = last = self._update(block.to_bytes(self._size))
         return last
 
 

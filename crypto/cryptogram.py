@@ -123,16 +123,18 @@ class TransactionData:
 class ArqcSession:
     """One session key at work: checks one cryptogram, then answers it. For one thread at a time."""
 
-    __slots__ = ("_contexts", "_tails")
+    __slots__ = ("_contexts", "_padding_bits", "_tails")
 
     def __init__(self, cipher: Cipher, session_key: bytes) -> None:
         self._contexts: MacContext
         if cipher is Cipher.TDES:
             self._contexts = RetailMacContext(session_key)
             self._tails = _TAILS_8
+            self._padding_bits = 0
         else:
             self._contexts = CbcMacContext(cipher, session_key)
             self._tails = _TAILS_16
+            self._padding_bits = 64
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("session keys are neither pickled nor copied")
@@ -149,8 +151,8 @@ class ArqcSession:
         """ARPC method 1: see ``generate_arpc_method_1``."""
         if len(arc) != 2:
             raise ValueError("an authorisation response code has 2 bytes")
-        answer = (int.from_bytes(arqc) ^ int.from_bytes(arc) << 48).to_bytes(8)
-        return self._contexts.encrypt(answer + bytes(len(self._tails) - 8))[:8]
+        answer = int.from_bytes(arqc) ^ int.from_bytes(arc) << 48
+        return self._contexts.encrypt(answer << self._padding_bits)[:8]
 
     def answer_ahead(self, *, arqc: bytes, arcs: Sequence[bytes]) -> None:
         """Nothing: an answer in this process costs a microsecond when it is wanted. See ``checks.VerifiedArqc``."""

@@ -61,8 +61,8 @@ class MacContext(Protocol):
     def mac(self, blocks: bytes) -> bytes:
         """Whole MAC block of whole padded blocks."""
 
-    def encrypt(self, block: bytes) -> bytes:
-        """One block under the same key in ECB."""
+    def encrypt(self, block: int) -> bytes:
+        """One block, given as a number, under the same key in ECB."""
 
 
 class CbcMacContext(ZeroChain):
@@ -70,7 +70,8 @@ class CbcMacContext(ZeroChain):
 
     __slots__ = ()
 
-    mac = encrypt = ZeroChain.last_block
+    mac = ZeroChain.last_block
+    encrypt = ZeroChain.one_block
 
 
 class RetailMacContext:
@@ -80,18 +81,22 @@ class RetailMacContext:
     single-DES chain runs over all blocks but the last.
     """
 
-    __slots__ = ("_chain_key", "encrypt")
+    __slots__ = ("_chain_key", "_update")
 
     def __init__(self, value: bytes) -> None:
         self._chain_key = value[:8] * 3
-        self.encrypt = _open_tdes(value).update
+        self._update = _open_tdes(value).update
 
     def mac(self, blocks: bytes) -> bytes:
         """Whole MAC, 8 bytes, of whole padded 8-byte blocks."""
         if len(blocks) == 8:
-            return self.encrypt(blocks)
+            return self._update(blocks)
         chain = des_chain(self._chain_key, blocks[:-8])
-        return self.encrypt((int.from_bytes(chain) ^ int.from_bytes(blocks[-8:])).to_bytes(8))
+        return self._update((int.from_bytes(chain) ^ int.from_bytes(blocks[-8:])).to_bytes(8))
+
+    def encrypt(self, block: int) -> bytes:
+        """One block, given as a number, in ECB."""
+        return self._update(block.to_bytes(8))
 
 
 def mac_algorithm_1(key: Key, message: bytes, *, padding: Padding, size: int | None = None) -> bytes:

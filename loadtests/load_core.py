@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from benchmarks.core_cards import prepare_cards
+from benchmarks.core_cards import load_cards
 from benchmarks.core_process import BenchCore, bench_core, onecard
 from clients.purpose import CARD_CODE, CARD_LOSS, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT
 
@@ -45,7 +45,6 @@ def load_core(*, workers: int, cards: int) -> Iterator[BenchCore]:
         for kind, values in _GRANTS.items():
             onecard("participants", "grant", PARTICIPANT, kind, *values, *where)
         granted_at_s = time.monotonic()
-        # The bench's own source of purchases is not used: a scene's chips are made by its generators.
-        prepare_cards(core, count=cards, seed=1)
+        load_cards(core, count=cards)
         time.sleep(max(0.0, granted_at_s + _GRANTS_IN_FORCE_S - time.monotonic()))
         yield core

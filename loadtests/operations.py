@@ -15,8 +15,9 @@ from onecard.v1 import authorization_pb2, card_authentication_pb2, cards_pb2, co
 from clients import service_client as rpcs
 from clients.channel import Request, Response, UnaryRpc, new_request_id
 from clients.demo.residents import Resident
+from clients.money_requests import SHANGHAI_OFFSET_S, StanCounter
 from clients.purpose import CARD_CODE, CARD_LOSS, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT
-from clients.terminal import APPROVED, SHANGHAI_OFFSET_S, StanCounter, verify_answer
+from clients.terminal import APPROVED, verify_answer
 from loadtests.card_pool import CardPool, CodeOnPhone
 from server.engine.operation import OperationKind
 

@@ -29,6 +29,10 @@ from onecard.v1 import (
     identity_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
+    rules_pb2,
+    rules_pb2_grpc,
+    settlement_pb2,
+    settlement_pb2_grpc,
 )
 
 from crypto.errors import CryptoError, SelfTestError
@@ -52,8 +56,8 @@ from server.edge.intake import Intake
 from server.edge.tls import server_credentials
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.group_commit import GroupCommit
-from server.engine.lane import LaneSettings
 from server.engine.operation import Operation, OperationKind
+from server.engine.transaction import LaneSettings
 from server.errors import ConfigurationError, OneCardError
 from server.identity.servicer import IdentityServicer
 from server.key_calls import KeyCalls
@@ -63,8 +67,13 @@ from server.keys.execution import AdministeredKeys
 from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
 from server.keys.servicer import KeyServicer
-from server.rulebook.book import RuleBook
+from server.rulebook.book import RuleBook, RuleReader
+from server.rulebook.reading import RuleReading
+from server.rulebook.service import RuleChanges
+from server.rulebook.servicer import RuleServicer
 from server.settings import Settings
+from server.settlement.servicer import SettlementServicer
+from server.settlement.subscriptions import INDEXED_READS, Subscriptions
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +86,16 @@ SERVICES = {
         (cryptography_pb2, "CryptographyService"),
         (identity_pb2, "IdentityService"),
         (keys_pb2, "KeyService"),
+        (rules_pb2, "RuleService"),
+        (settlement_pb2, "SettlementService"),
     )
 }
 # Between telling health and refusing calls: balancers look at health once a second or more rarely.
 DRAIN_PAUSE_S = 0.2
 QUEUE_GAUGE_PERIOD_S = 1.0
 PING_INTERVAL_MIN_MS = 20_000
+# Two windows of events are read at once; the third numbers them, and reads positions.
+SETTLEMENT_CONNECTIONS_MAX = 3
 
 
 async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], None]) -> None:
@@ -95,15 +108,18 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     key_store = open_key_store(settings)
     pool = await open_pool(settings, settings.database_dsn, application_name=f"onecard worker {worker_index}")
+    settlement_pool = await open_settlement_pool(settings, worker_index=worker_index)
+    subscriptions = Subscriptions(settlement_pool)
     registry, catalogue = ParticipantRegistry(pool), Catalogue(pool)
     readers = [
         PeriodicReader("participants", registry.refresh),
         PeriodicReader("catalogue", catalogue.refresh),
     ]
     lines = AccessLines(enabled=settings.log_level in {"debug", "info"})
-    book = RuleBook()
+    rules = RuleBook()
+    readers.append(PeriodicReader("rules", RuleReader(pool, rules).refresh))
     engine = build_engine(
-        settings, worker_index=worker_index, keys_may_block=key_store.is_blocking, book=book
+        settings, worker_index=worker_index, keys_may_block=key_store.is_blocking, rules=rules
     )
     server, health_servicer = build_server(settings)
     keys = KeyCalls(key_store)
@@ -118,7 +134,7 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
             registry=registry,
             catalogue=catalogue,
             keys=keys,
-            book=book,
+            rules=rules,
             pool=pool,
         )
     except CryptoError as error:
@@ -131,6 +147,10 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         ),
         cast("grpc.aio.Server", gate),
     )
+    rules_pb2_grpc.add_RuleServiceServicer_to_server(
+        RuleServicer(changes=RuleChanges(pool), reading=RuleReading(pool)), cast("grpc.aio.Server", gate)
+    )
+    add_settlement(gate, settings, pool=settlement_pool, subscriptions=subscriptions)
 
     for reader in readers:
         await reader.start()
@@ -154,6 +174,8 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         await reader.stop()
     await lines.stop()
     keys.close()
+    await subscriptions.stop()
+    await settlement_pool.close()
     await pool.close()
 
 
@@ -171,7 +193,7 @@ def open_key_store(settings: Settings) -> ListedKeyStore:
 
 
 def build_engine(
-    settings: Settings, *, worker_index: int, keys_may_block: bool, book: RuleBook
+    settings: Settings, *, worker_index: int, keys_may_block: bool, rules: RuleBook
 ) -> GroupCommit:
     """The worker's engine with its lanes."""
     return GroupCommit(
@@ -186,7 +208,7 @@ def build_engine(
             calendar=business_calendar(settings),
             request_log_hours=settings.request_log_hours_min,
             shard_count=settings.shards,
-            rules=book,
+            rules=rules,
             keys_may_block=keys_may_block,
             observe=_observe,
         ),
@@ -227,7 +249,7 @@ def add_servicers(
     registry: ParticipantRegistry,
     catalogue: Catalogue,
     keys: KeyCalls,
-    book: RuleBook,
+    rules: RuleBook,
     pool: "asyncpg.Pool[Any]",
 ) -> None:
     """Builds every capability on the same engine and keys, each behind the gate."""
@@ -236,6 +258,8 @@ def add_servicers(
     _require_policies()
     key_store = keys.store
     blind_index = key_store.blind_index(key_store.active("blind-index"))
+    sealer = key_store.sealer(key_store.active("sealing"))
+    card_codes = key_store.card_codes(key_store.active("card-code"))
     challenges = key_store.challenges(key_store.active("challenge"))
     intake = Intake(
         catalogue=catalogue,
@@ -256,7 +280,11 @@ def add_servicers(
     authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
         AuthorizationServicer(
             **shared,
-            book=book,
+            sealer=sealer,
+            card_codes=card_codes,
+            today=today,
+            code_life_s=settings.card_code_life_s + settings.card_code_skew_s,
+            book=rules,
             look_up=OperationLookUp(pool, shard_count=settings.shards),
             renew=gate.renew,
         ),
@@ -272,7 +300,7 @@ def add_servicers(
         IdentityServicer(
             **shared,
             challenges=challenges,
-            card_codes=key_store.card_codes(key_store.active("card-code")),
+            card_codes=card_codes,
             today=today,
             challenge_life_s=settings.challenge_life_s,
             card_code_life_s=settings.card_code_life_s,
@@ -280,7 +308,6 @@ def add_servicers(
         ),
         server,
     )
-    sealer = key_store.sealer(key_store.active("sealing"))
     cryptography_pb2_grpc.add_CryptographyServiceServicer_to_server(
         CryptographyServicer(**shared, sealer=sealer, renew=gate.renew, today=today), server
     )
@@ -293,6 +320,30 @@ def add_servicers(
             shards=settings.shards,
         ),
         server,
+    )
+
+
+async def open_settlement_pool(settings: Settings, *, worker_index: int) -> Any:
+    """Connections of their own: whoever catches up with events must not take those that calls need."""
+    return await open_pool(
+        settings,
+        settings.database_dsn,
+        application_name=f"onecard settlement {worker_index}",
+        connections_max=SETTLEMENT_CONNECTIONS_MAX,
+        session_settings=INDEXED_READS,
+    )
+
+
+def add_settlement(gate: Gate, settings: Settings, *, pool: Any, subscriptions: Subscriptions) -> None:
+    """Adds settlement, behind the gate."""
+    settlement_pb2_grpc.add_SettlementServiceServicer_to_server(
+        SettlementServicer(
+            pool=pool,
+            subscriptions=subscriptions,
+            renew=gate.renew,
+            settlement_dir=settings.settlement_dir,
+        ),
+        cast("grpc.aio.Server", gate),
     )
 
 

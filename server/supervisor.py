@@ -15,7 +15,7 @@ import time
 from collections import Counter
 
 from server import run_files
-from server.database import migrate, pool, statements
+from server.database import facts, migrate, pool, statements
 from server.database.embedded import EmbeddedPostgres
 from server.development_ca import ensure_server_certificate
 from server.errors import ConfigurationError
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 READY_WAIT_S = 60.0
 START_FAILURES_MAX = 3
 KILL_AFTER_DRAIN_S = 3.0
+ARCHIVE_SETTINGS = ("operations_days", "request_log_hours_min", "time_zone", "business_day_cutoff")
+# A request id and a switch key: see server/engine/sql/claim_keys.sql.
+CLAIMS_PER_OPERATION = 2
 
 
 class _StopAskedError(Exception):
@@ -93,9 +96,12 @@ class Supervisor:
 
     async def _start_database(self) -> None:
         if self._settings.embedded:
-            each = self._settings.lanes + self._settings.pool_connections_max
+            settings = self._settings
+            each = settings.lanes + settings.pool_connections_max
             self._postgres = EmbeddedPostgres(
-                self._data_dir, connections_max=max(60, self._settings.workers * each + 20)
+                self._data_dir,
+                connections_max=max(60, settings.workers * each + 20),
+                claims_max=settings.workers * settings.lanes * CLAIMS_PER_OPERATION * settings.batch_max,
             )
             await self._postgres.start()
             self._settings = dataclasses.replace(self._settings, socket_dir=self._postgres.socket_dir)
@@ -104,6 +110,8 @@ class Supervisor:
         try:
             await migrate.migrate(connection)
             await statements.check(connection)
+            shards = await facts.settle_shards(connection, asked=self._settings.shards)
+            self._settings = dataclasses.replace(self._settings, shards=shards)
         finally:
             await connection.close()
 
@@ -180,7 +188,13 @@ class Supervisor:
             "metrics_host": self._settings.metrics_host,
             "metrics_port": self._metrics_port,
             "embedded": self._settings.embedded,
+            "shards": self._settings.shards,
             "socket_dir": str(self._settings.socket_dir) if self._settings.socket_dir else None,
+            # What `onecard archive` needs to know of this instance.
+            "archive": {
+                "archive_dir": str(self._settings.archives_dir),
+                **{name: getattr(self._settings, name) for name in ARCHIVE_SETTINGS},
+            },
             "tls_dir": str(self._data_dir / "tls") if self._settings.embedded else None,
             "supervisor_pid": os.getpid(),
             "worker_pids": pids["worker"],

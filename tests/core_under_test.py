@@ -294,6 +294,7 @@ class Core:
                 opening_balance_minor=OPENING_BALANCE_MINOR,
                 first=first,
                 cipher=cipher,
+                shards=self.facts["shards"],
             )
 
     async def add_participant(self, participant_id: str, grants: dict[str, list[str]]) -> None:

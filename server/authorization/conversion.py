@@ -7,6 +7,8 @@ from onecard.v1 import authorization_pb2 as pb
 
 from crypto.sealing import BlindIndex
 from server.authorization.answers import CNY
+from server.authorization.credential_conversion import CredentialConverter, require_pin_allowed
+from server.authorization.credentials import Credentials
 from server.authorization.operations import (
     MTI_AUTHORIZATION,
     MTI_CLASSES,
@@ -23,6 +25,7 @@ from server.edge.caller import Participant
 from server.edge.chip import presented_cryptogram
 from server.edge.intake import Intake
 from server.engine.operation import Capability, MoneyFields, OperationKind, OtherCard
+from server.engine.request_log import switch_key
 from server.errors import MalformedFieldError
 from server.rulebook.rules import WALLET_MAX, Channel
 
@@ -76,13 +79,11 @@ _CHANNELS: dict[OperationKind, Channel] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LookUpKey:
-    """One of three: request id, operation id (of the RRN), or terminal, STAN, MTI class and business date together."""
+    """One of three: request id, operation id (of the RRN), or switch key and business date together."""
 
     request_id: str | None = None
     operation_id: int | None = None
-    terminal_id: str | None = None
-    stan: int | None = None
-    mti_class: int | None = None
+    switch_key: bytes | None = None
     business_date: date | None = None
 
 
@@ -95,10 +96,12 @@ class Converter:
         capability: Capability,
         intake: Intake,
         blind_index: BlindIndex,
+        credentials: CredentialConverter,
     ) -> None:
         self._capability = capability
         self._intake = intake
         self._blind_index = blind_index
+        self._credentials = credentials
 
     def convert(
         self, request: pb.AuthorizeRequest, caller: Participant, *, deadline: float
@@ -118,7 +121,14 @@ class Converter:
         amount_minor = _amount(request, kind)
         if request.currency_code != CNY:
             raise MalformedFieldError("currency_code", "must be CNY")
-        pan = fields.parsed("pan", parse_pan, request.pan)
+        credentials: Credentials | None = None
+        if request.card_code or request.card_token:
+            pan = ""
+            credentials = self._credentials.naming(request, kind, caller)
+            card_index = credentials.card_index
+        else:
+            pan = fields.parsed("pan", parse_pan, request.pan)
+            card_index = self._blind_index.of(pan, kind=CredentialKind.PAN)
         terminal_id = fields.visible("terminal_id", request.terminal_id, length_min=1, length_max=16)
         if not 1 <= request.stan <= STAN_MAX:
             raise MalformedFieldError("stan", f"must be 1 to {STAN_MAX}")
@@ -127,11 +137,22 @@ class Converter:
         if request.wallet > WALLET_MAX:
             raise MalformedFieldError("wallet", f"must be 0 to {WALLET_MAX}")
         _check_modifiers(request, kind, caller)
+        if request.HasField("pin") or request.HasField("mac"):
+            if request.HasField("pin"):
+                require_pin_allowed(request, kind)
+            credentials = self._credentials.proving(credentials, request, caller)
         channel = _CHANNELS.get(kind)
+        if not pan and kind is OperationKind.PURCHASE:
+            channel = Channel.CODE if request.card_code else Channel.CARD_ON_FILE
+        stan = request.stan
+        mti_class = MTI_CLASSES.get(kind, MTI_FINANCIAL)
         money = MoneyFields(
             amount_minor=amount_minor,
-            stan=request.stan,
-            mti_class=MTI_CLASSES.get(kind, MTI_FINANCIAL),
+            stan=stan,
+            mti_class=mti_class,
+            switch_key=switch_key(
+                caller.participant_id, stan=stan, mti_class=mti_class, terminal_id=terminal_id
+            ),
             merchant_id=fields.visible("merchant_id", request.merchant_id, length_max=15),
             terminal_time_unix_ms=request.terminal_time_unix_ms,
             channel=channel,
@@ -143,7 +164,7 @@ class Converter:
             request_id=request_id,
             request_digest=self._intake.digest(request),
             deadline=deadline,
-            card_index=self._blind_index.of(pan, kind=CredentialKind.PAN),
+            card_index=card_index,
             terminal_id=terminal_id,
             money=money,
             caller=caller,
@@ -151,10 +172,11 @@ class Converter:
             other=self._other(request, kind, pan=pan),
             wallet=request.wallet or 1,
             channel=channel,
-            original=_original(request, kind, terminal_id),
+            original=_original(request, kind, terminal_id, caller, request_id=request_id),
             is_advice=request.is_advice,
             partial_approval_allowed=request.partial_approval_allowed,
             more_completions_follow=request.more_completions_follow,
+            credentials=credentials,
         )
 
     def _other(self, request: pb.AuthorizeRequest, kind: OperationKind, *, pan: str) -> OtherCard | None:
@@ -193,15 +215,22 @@ def _chip(
     request: pb.AuthorizeRequest, kind: OperationKind, *, pan: str, amount_minor: int
 ) -> PresentedCryptogram | None:
     if not request.HasField("chip"):
-        if kind in _WITH_CHIP and not request.is_advice:
+        if pan and kind in _WITH_CHIP and not request.is_advice:
             raise MalformedFieldError("chip", "is required for this operation")
         return None
-    if kind not in _WITH_CHIP:
+    if not pan or kind not in _WITH_CHIP:
         raise MalformedFieldError("chip", "must not be set for this operation")
     return presented_cryptogram("chip", request.chip, pan=pan, amount_minor=amount_minor)
 
 
-def _original(request: pb.AuthorizeRequest, kind: OperationKind, terminal_id: str) -> OriginalKey | None:
+def _original(
+    request: pb.AuthorizeRequest,
+    kind: OperationKind,
+    terminal_id: str,
+    caller: Participant,
+    *,
+    request_id: str,
+) -> OriginalKey | None:
     if kind not in _FOLLOWING:
         if request.HasField("original"):
             raise MalformedFieldError("original", "must not be set for this operation")
@@ -216,27 +245,36 @@ def _original(request: pb.AuthorizeRequest, kind: OperationKind, terminal_id: st
     business_date: date | None = None
     if named.business_date:
         business_date = fields.calendar_date("original.business_date", named.business_date)
-    other_terminal = fields.visible("original.terminal_id", named.terminal_id, length_max=16)
+    other_terminal = fields.visible("original.terminal_id", named.terminal_id, length_max=16) or terminal_id
+    mti_class = named.mti_class or MTI_FINANCIAL
     return OriginalKey(
-        request_id=_request_id(named.request_id),
+        request_id=_other_request_id(named.request_id, request_id),
         operation_id=int(fields.digits("original.rrn", named.rrn, size=RRN_SIZE)) if named.rrn else None,
         stan=named.stan or None,
-        mti_class=named.mti_class or MTI_FINANCIAL,
-        terminal_id=other_terminal or terminal_id,
+        mti_class=mti_class,
+        terminal_id=other_terminal,
+        switch_key=switch_key(
+            caller.participant_id, stan=named.stan, mti_class=mti_class, terminal_id=other_terminal
+        )
+        if named.stan
+        else None,
         business_date=business_date,
     )
 
 
-def _request_id(text: str) -> str | None:
+def _other_request_id(text: str, own: str) -> str | None:
     if not text:
         return None
     try:
-        return fields.request_id(text)
+        named = fields.request_id(text)
     except MalformedFieldError:
         raise MalformedFieldError("original.request_id", "must be a UUID") from None
+    if named == own:
+        raise MalformedFieldError("original.request_id", "must be another request's")
+    return named
 
 
-def look_up_key(request: pb.LookUpOperationRequest) -> LookUpKey:
+def look_up_key(request: pb.LookUpOperationRequest, caller: Participant) -> LookUpKey:
     """What the request names.
 
     Raises:
@@ -254,9 +292,10 @@ def look_up_key(request: pb.LookUpOperationRequest) -> LookUpKey:
         raise MalformedFieldError("switch_key.stan", f"must be 1 to {STAN_MAX}")
     if key.mti_class not in {MTI_AUTHORIZATION, MTI_FINANCIAL, MTI_REVERSAL}:
         raise MalformedFieldError("switch_key.mti_class", "must be 1, 2 or 4")
+    terminal_id = fields.visible("switch_key.terminal_id", key.terminal_id, length_min=1, length_max=16)
     return LookUpKey(
-        terminal_id=fields.visible("switch_key.terminal_id", key.terminal_id, length_min=1, length_max=16),
-        stan=key.stan,
-        mti_class=key.mti_class,
+        switch_key=switch_key(
+            caller.participant_id, stan=key.stan, mti_class=key.mti_class, terminal_id=terminal_id
+        ),
         business_date=fields.calendar_date("switch_key.business_date", key.business_date),
     )

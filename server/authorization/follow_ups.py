@@ -7,7 +7,7 @@ taken back of it in the same step as the money. What is taken back never passes 
 
 from server.authorization import rules
 from server.authorization.answers import answer
-from server.authorization.entry import judge_card, judge_place, merchant_of
+from server.authorization.entry import judge_card, judge_crediting, judge_message, judge_place, merchant_of
 from server.authorization.movements import available, give, take
 from server.authorization.operations import FLAG_ADVICE, FLAG_FORCED, MoneyOperation
 from server.authorization.originals import Effect, Hold, HoldState, Original, Originals
@@ -32,12 +32,12 @@ class FollowUps:
         """Decides one; changes working copies."""
         key = operation.original
         assert key is not None, "a follow-up names its original"
-        original = originals.find(
-            key, participant_id=operation.participant_id, business_date=batch.business_date
-        )
+        original = originals.find(key, business_date=batch.business_date)
         match operation.kind:
             case OperationKind.REVERSAL:
-                effect = decide_reversal(operation, batch, originals, original)
+                terminal = self._book.terminals.get((operation.participant_id, operation.terminal_id))
+                reason = judge_message(operation, batch, terminal)
+                effect = Effect(reason) if reason else decide_reversal(operation, batch, originals, original)
             case OperationKind.VOID:
                 effect = self._void(operation, batch, originals, original)
             case OperationKind.REFUND:
@@ -153,7 +153,7 @@ class FollowUps:
     ) -> Effect:
         """Undoes an operation of the same business date whole, or releases what a hold still holds."""
         card = _card(operation, batch)
-        reason = judge_place(self._book, operation, batch) or rules.reason_of_crediting(card)
+        reason = judge_place(self._book, operation, batch) or judge_crediting(operation, card)
         if reason is not None:
             return Effect(reason)
         assert card is not None, "an unknown card was declined above"
@@ -189,7 +189,7 @@ class FollowUps:
         money = operation.money
         assert money is not None, "every money operation has an amount"
         card, amount = _card(operation, batch), money.amount_minor
-        reason = judge_place(self._book, operation, batch) or rules.reason_of_crediting(card)
+        reason = judge_place(self._book, operation, batch) or judge_crediting(operation, card)
         is_forced = operation.is_advice and reason in FORCED_OVER and card is not None
         if reason is not None and not is_forced:
             return Effect(reason)

@@ -34,7 +34,7 @@ class OperationLookUp:
                 row = await connection.fetchrow(
                     LOOK_UP_OPERATION,
                     *(shard, participant_id, key.request_id, key.operation_id),
-                    *(key.terminal_id, key.stan, key.mti_class, key.business_date),
+                    *(key.switch_key, key.business_date),
                     list(_TYPES),
                 )
                 if row is not None:

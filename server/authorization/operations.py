@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 
+from server.authorization.credentials import Credentials
 from server.cards.directory import CardFacts
 from server.cards.presented import CryptogramOperation
 from server.engine.operation import OperationKind
@@ -31,13 +32,17 @@ def wallet_account(financial_account_id: int, wallet: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginalKey:
-    """Names the operation that another follows: by the first of request id, RRN and STAN that is not None."""
+    """Names the operation that another follows: by the first of request id, RRN and STAN that is not None.
+
+    ``switch_key`` is that of STAN, MTI class and terminal; a ``business_date`` of None is the present one.
+    """
 
     request_id: str | None
     operation_id: int | None
     stan: int | None
     mti_class: int
     terminal_id: str
+    switch_key: bytes | None
     business_date: date | None
 
 
@@ -52,6 +57,15 @@ class MoneyOperation(CryptogramOperation):
     partial_approval_allowed: bool = False
     more_completions_follow: bool = False
     other_facts: CardFacts | None = None
+    # What came beside the chip; None for most.
+    credentials: Credentials | None = None
+
+    @property
+    def asks_keys(self) -> bool:
+        cryptogram, credentials = self.cryptogram, self.credentials
+        return (cryptogram is not None and not cryptogram.checked) or (
+            credentials is not None and credentials.asks_keys
+        )
 
     def bind(self, card: CardFacts | None) -> None:
         """
@@ -71,8 +85,10 @@ class MoneyOperation(CryptogramOperation):
 
     @property
     def is_proven(self) -> bool:
-        """Whether the card proved itself."""
-        return self.cryptogram is not None and self.cryptogram.verified is not None
+        """Whether the card proved itself, by its chip or by a code that the present decision used up."""
+        if self.cryptogram is not None:
+            return self.cryptogram.verified is not None
+        return self.credentials is not None and self.credentials.has_genuine_code
 
     @property
     def settlement_account_id(self) -> int:

@@ -25,6 +25,7 @@ from server.engine.operation import (
     Posting,
     Tombstone,
 )
+from server.engine.request_log import tombstone_switch_key
 from server.rulebook.rules import Channel
 
 STATEMENTS = load("server.authorization")
@@ -85,9 +86,7 @@ class Original:
     account_id: int | None
     card_id: int | None
     participant_id: str
-    terminal_id: str
-    stan: int | None
-    mti_class: int | None
+    switch_key: bytes | None
     business_date: date
     original_operation_id: int | None
     channel: Channel | None
@@ -151,17 +150,15 @@ class Originals:
         self.are_followed = are_followed
         self._by_id: dict[int, Original] = {}
         self._by_request: dict[str, Original] = {}
-        self._by_switch_key: dict[tuple[str, int, str, int, date], Original] = {}
+        self._by_switch_key: dict[tuple[bytes, date], Original] = {}
         self.holds: dict[int, Hold] = {}
 
     def add(self, original: Original) -> None:
         self._by_id[original.operation_id] = original
         self._by_request[original.request_id] = original
-        stan, mti_class = original.stan, original.mti_class
-        # A duplicate has no class: the key is the first one's.
-        if stan is not None and mti_class is not None:
-            key = original.terminal_id, stan, original.participant_id, mti_class, original.business_date
-            self._by_switch_key[key] = original
+        # A duplicate has none: the key is the first one's.
+        if original.switch_key is not None:
+            self._by_switch_key[original.switch_key, original.business_date] = original
 
     def get(self, operation_id: int | None) -> Original | None:
         return None if operation_id is None else self._by_id.get(operation_id)
@@ -170,16 +167,18 @@ class Originals:
         """Those of which something was taken back, or given back again, by this batch."""
         return [original for original in self._by_id.values() if original.changed]
 
-    def find(self, key: OriginalKey, *, participant_id: str, business_date: date) -> Original | None:
+    def find(self, key: OriginalKey, *, business_date: date) -> Original | None:
         """What a reference names."""
         if key.request_id is not None:
             return self._by_request.get(key.request_id)
         if key.operation_id is not None:
             return self._by_id.get(key.operation_id)
-        assert key.stan is not None, "the servicer asks for one of the three"
-        return self._by_switch_key.get(
-            (key.terminal_id, key.stan, participant_id, key.mti_class, key.business_date or business_date)
-        )
+        assert key.switch_key is not None, "the servicer asks for one of the three"
+        return self._by_switch_key.get((key.switch_key, key.business_date or business_date))
+
+    def has_switch_key(self, key: OriginalKey, *, business_date: date) -> bool:
+        """Whether an operation of that date has the switch key of a reversal's reference."""
+        return key.switch_key is not None and (key.switch_key, business_date) in self._by_switch_key
 
     def note(self, operation: MoneyOperation, outcome: Outcome, batch: Batch) -> None:
         """Takes an operation of this batch, for those that follow it in the same batch."""
@@ -194,9 +193,7 @@ class Originals:
             account_id=operation.account_id,
             card_id=operation.card_id,
             participant_id=operation.participant_id,
-            terminal_id=operation.terminal_id,
-            stan=money.stan,
-            mti_class=money.mti_class if batch.switch_key_holder is None else None,
+            switch_key=money.switch_key if batch.switch_key_holder is None else None,
             business_date=batch.business_date,
             original_operation_id=outcome.original_operation_id,
             channel=operation.channel,
@@ -221,9 +218,7 @@ class Originals:
                     account_id=None,
                     card_id=operation.card_id,
                     participant_id=operation.participant_id,
-                    terminal_id=tombstone.terminal_id,
-                    stan=tombstone.stan,
-                    mti_class=tombstone.mti_class,
+                    switch_key=tombstone_switch_key(tombstone, operation),
                     business_date=batch.business_date,
                     original_operation_id=None,
                     channel=None,
@@ -247,9 +242,7 @@ async def read_originals(
         found = [_original(row, shard) for row in rows]
         parents = {o.original_operation_id for o in found if o.original_operation_id is not None}
         if parents:
-            rows = await connection.fetch(
-                STATEMENTS["find_originals"], shard, [], list(parents), [], [], [], [], []
-            )
+            rows = await connection.fetch(STATEMENTS["find_originals"], shard, [], list(parents), [], [])
             found += [_original(row, shard) for row in rows]
         await _add_with_state(connection, originals, found, shard)
         wallets = {original.account_id for original in found if original.account_id is not None}
@@ -286,7 +279,8 @@ async def write_changes(connection: "asyncpg.Connection[Any]", originals: Origin
 def _keys(followers: Iterable[MoneyOperation], batch: Batch) -> tuple[list[Any], ...]:
     request_ids: list[Any] = []
     operation_ids: list[Any] = []
-    switch_keys: tuple[list[Any], ...] = ([], [], [], [], [])
+    switch_keys: list[Any] = []
+    business_dates: list[Any] = []
     for operation in followers:
         key = operation.original
         assert key is not None, "a follower names its original"
@@ -294,27 +288,20 @@ def _keys(followers: Iterable[MoneyOperation], batch: Batch) -> tuple[list[Any],
             request_ids.append(key.request_id)
         elif key.operation_id is not None:
             operation_ids.append(key.operation_id)
-        else:
-            parts = (
-                key.terminal_id,
-                key.stan,
-                operation.participant_id,
-                key.mti_class,
-                key.business_date or batch.business_date,
-            )
-            for column, part in zip(switch_keys, parts, strict=True):
-                column.append(part)
-    return request_ids, operation_ids, *switch_keys
+        # Of a reversal also beside an id: it may have to keep the place.
+        names_place = operation.kind is OperationKind.REVERSAL or not (key.request_id or key.operation_id)
+        if key.switch_key is not None and names_place:
+            switch_keys.append(key.switch_key)
+            business_dates.append(key.business_date or batch.business_date)
+    return request_ids, operation_ids, switch_keys, business_dates
 
 
 def _original(row: Any, shard: int) -> Original:
-    (operation_id, request_id, kind, code, approved, account_id, card_id, participant_id, terminal_id) = row[
-        :9
-    ]
-    stan, mti_class, business_date, parent_id, channel, suspense_minor, credit_account_id = row[9:]
+    operation_id, request_id, kind, code, approved, account_id, card_id, participant_id, *more = row
+    key, business_date, parent_id, channel, suspense_minor, credit_account_id = more
     return Original(
         *(operation_id, request_id, OperationKind(kind), code, approved, account_id, card_id),
-        *(participant_id, terminal_id, stan, mti_class, business_date, parent_id),
+        *(participant_id, key, business_date, parent_id),
         None if channel is None else Channel(channel),
         suspense_minor,
         credit_account_id,

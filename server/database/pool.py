@@ -8,12 +8,13 @@ whether it may run twice. No error text made here holds a DSN.
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from server.database.array_codecs import register_array_codecs
 from server.errors import ConfigurationError, DatabaseUnavailableError
 from server.settings import Settings, masked_dsn
 
@@ -92,7 +93,12 @@ async def connect(dsn: str, *, application_name: str = "onecard", **options: Any
 
 
 async def open_pool(
-    settings: Settings, dsn: str, *, application_name: str, connections_max: int | None = None
+    settings: Settings,
+    dsn: str,
+    *,
+    application_name: str,
+    connections_max: int | None = None,
+    session_settings: Mapping[str, str] | None = None,
 ) -> "asyncpg.Pool[Any]":
     """The pool for statements off the hot path; connections open on demand, so a missing database is no error
     yet.
@@ -102,6 +108,7 @@ async def open_pool(
         dsn: the address, usually ``settings.database_dsn``.
         application_name: what ``pg_stat_activity`` shows.
         connections_max: other than ``settings.pool_connections_max``.
+        session_settings: settings of PostgreSQL for its sessions, beside those that all have.
     """
     return await asyncpg.create_pool(
         dsn,
@@ -111,7 +118,7 @@ async def open_pool(
         command_timeout=_command_timeout_s(settings),
         statement_cache_size=STATEMENTS_CACHED,
         max_cached_statement_lifetime=0,
-        server_settings=_session_settings(settings, application_name),
+        server_settings=_session_settings(settings, application_name) | dict(session_settings or {}),
     )
 
 
@@ -127,7 +134,8 @@ async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
 class HotPathConnection:
     """One lane's connection: opened when first asked for, and again after a loss, with growing pauses.
 
-    Used by one task at a time. While a pause lasts, ``get`` refuses at once instead of waiting.
+    Its arrays go through ``array_codecs``. Used by one task at a time. While a pause lasts, ``get`` refuses at once
+    instead of waiting.
     """
 
     def __init__(self, settings: Settings, dsn: str, *, application_name: str) -> None:
@@ -150,7 +158,7 @@ class HotPathConnection:
             raise DatabaseUnavailableError
         try:
             with database_errors():
-                self._connection = await asyncpg.connect(
+                connection = await asyncpg.connect(
                     self._dsn,
                     timeout=CONNECT_TIMEOUT_S,
                     command_timeout=self._command_timeout_s,
@@ -159,13 +167,19 @@ class HotPathConnection:
                     server_settings=self._settings,
                     target_session_attrs=SessionAttribute.read_write,
                 )
+                try:
+                    await register_array_codecs(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
         except (DatabaseUnavailableError, *_REFUSED_ERRORS):
             self._pause_s = min(BACKOFF_MAX_S, max(BACKOFF_MIN_S, self._pause_s * 2))
             # Jitter: the lanes of all workers lose the database in the same instant.
             self._next_attempt_s = time.monotonic() + self._pause_s * random.uniform(0.5, 1.0)
             raise DatabaseUnavailableError from None
         self._pause_s = 0.0
-        return self._connection
+        self._connection = connection
+        return connection
 
     async def discard(self) -> None:
         """Drops the connection, for a caller that no longer knows the state of its transaction."""

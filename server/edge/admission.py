@@ -11,8 +11,12 @@ from server.errors import OverloadedError
 
 
 class AdmissionClass(Enum):
-    """The share of the places in flight that calls of a class may fill."""
+    """The share of the places in flight that calls of a class may fill.
 
+    Subscriptions stay open for hours: their few places are apart, so that they take none from calls.
+    """
+
+    SUBSCRIPTION = 0.03
     QUERY = 0.80
     INTERACTIVE = 0.95
     CRITICAL = 1.00
@@ -37,6 +41,8 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
             "Authorize": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
             "AuthorizeStream": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
             "LookUpOperation": RpcPolicy("authorization_lookup", AdmissionClass.QUERY),
+            "RegisterCardToken": RpcPolicy("card_token", AdmissionClass.INTERACTIVE),
+            "RevokeCardToken": RpcPolicy("card_token", AdmissionClass.INTERACTIVE),
         },
     ),
     **_policies(
@@ -92,6 +98,27 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
             "ExplainArqc": RpcPolicy("key_diagnosis", AdmissionClass.QUERY),
         },
     ),
+    **_policies(
+        "RuleService",
+        {
+            "ListRules": RpcPolicy("rule_view", AdmissionClass.QUERY),
+            "ProposeRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "ExtendRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "ApproveRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "RejectRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "GetRuleChange": RpcPolicy("rule_view", AdmissionClass.QUERY),
+            "ListRuleChanges": RpcPolicy("rule_view", AdmissionClass.QUERY),
+        },
+    ),
+    **_policies(
+        "SettlementService",
+        {
+            "SubscribeEvents": RpcPolicy("settlement_events", AdmissionClass.SUBSCRIPTION),
+            "GetSettlementPosition": RpcPolicy("settlement_position", AdmissionClass.QUERY),
+            "ListClosings": RpcPolicy("settlement_closing", AdmissionClass.QUERY),
+            "DownloadClosing": RpcPolicy("settlement_closing", AdmissionClass.QUERY),
+        },
+    ),
 }
 # Some operations of `Authorize` need one more class than the RPC does.
 OPERATION_CLASSES = frozenset({"deposit", "benefit_credit", "advice"})
@@ -104,6 +131,7 @@ class Admission:
     def __init__(self, *, in_flight_max: int) -> None:
         self._places = {klass: max(1, int(klass.value * in_flight_max)) for klass in AdmissionClass}
         self.in_flight = 0
+        self.subscriptions = 0
 
     def enter(self, admission: AdmissionClass) -> None:
         """Takes a place; ``leave`` gives it back.
@@ -111,9 +139,18 @@ class Admission:
         Raises:
             OverloadedError: the class has filled its share.
         """
+        if admission is AdmissionClass.SUBSCRIPTION:
+            if self.subscriptions >= self._places[admission]:
+                raise OverloadedError("too many subscriptions", retry_delay_ms=1_000)
+            self.subscriptions += 1
+            return
         if self.in_flight >= self._places[admission]:
             raise OverloadedError("too many calls in flight")
         self.in_flight += 1
 
-    def leave(self) -> None:
-        self.in_flight -= 1
+    def leave(self, admission: AdmissionClass) -> None:
+        """Gives back a place that a call of this class took."""
+        if admission is AdmissionClass.SUBSCRIPTION:
+            self.subscriptions -= 1
+        else:
+            self.in_flight -= 1

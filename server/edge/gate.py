@@ -61,9 +61,19 @@ class Gate:
                 request_deserializer=handler.request_deserializer,
                 response_serializer=handler.response_serializer,
             )
-        assert handler.unary_unary is not None, f"{method}: this kind of call has no gate yet"
         assert handler.request_deserializer is not None, f"{method}: generated handlers have one"
         # Requests come in as bytes: what does not decode is then refused here and not by grpc, with its own text.
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._guard_stream(
+                    method,
+                    cast("StreamBehaviour", handler.unary_stream),
+                    policy,
+                    decode=handler.request_deserializer,
+                ),
+                response_serializer=handler.response_serializer,
+            )
+        assert handler.unary_unary is not None, f"{method}: this kind of call has no gate yet"
         return grpc.unary_unary_rpc_method_handler(
             self._guard_unary(method, handler.unary_unary, handler.request_deserializer, policy),
             response_serializer=handler.response_serializer,
@@ -90,7 +100,7 @@ class Gate:
                 try:
                     response = await behaviour(request, context)
                 finally:
-                    self._admission.leave()
+                    self._admission.leave(policy.admission)
                 status = "OK"
                 return response
             except Exception as error:
@@ -102,19 +112,29 @@ class Gate:
 
         return guarded
 
-    def _guard_stream(self, method: str, behaviour: StreamBehaviour, policy: RpcPolicy) -> StreamBehaviour:
+    def _guard_stream(
+        self,
+        method: str,
+        behaviour: StreamBehaviour,
+        policy: RpcPolicy,
+        decode: Callable[[bytes], Any] | None = None,
+    ) -> StreamBehaviour:
+        """``decode`` is given where the request is one message: ``requests`` is then its bytes."""
+
         async def guarded(requests: Any, context: "Context[Any, Any]") -> AsyncIterator[Any]:
             started = time.perf_counter()
             caller, status = "", "CANCELLED"
             try:
                 participant = self._identify(context)
                 caller = participant.participant_id
+                if decode is not None:
+                    requests = _decoded(decode, requests)
                 self._admit(participant, policy)
                 try:
                     async for response in behaviour(requests, context):
                         yield response
                 finally:
-                    self._admission.leave()
+                    self._admission.leave(policy.admission)
                 status = "OK"
             except Exception as error:
                 operating_error = _operating_error(error)

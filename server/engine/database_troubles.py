@@ -7,8 +7,14 @@ import asyncpg
 
 from server.errors import DatabaseUnavailableError
 
+
+class PerhapsAnsweredError(Exception):
+    """An operation has no outcome now, and was not looked up: it may have one since before."""
+
+
 # A lost race: the winner has committed, so another attempt reads what it wrote.
 LOST_RACE = (
+    PerhapsAnsweredError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.UniqueViolationError,

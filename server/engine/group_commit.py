@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from server.engine.lane import Lane, LaneSettings
+from server.engine.lane import Lane
 from server.engine.operation import Operation, Ticket
 from server.engine.preparation import prepare_or_settle
+from server.engine.transaction import LaneSettings
 from server.errors import OverloadedError, UnavailableError
 
 

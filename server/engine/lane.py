@@ -10,93 +10,19 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
-import asyncpg
-
-from server.database.pool import HotPathConnection
-from server.database.statements import load
-from server.engine.business_calendar import BusinessCalendar
 from server.engine.database_troubles import CONNECTION_LOST, HELD_UP, LOST_RACE, OUT_OF_RESOURCES
-from server.engine.operation import (
-    Account,
-    Batch,
-    Capability,
-    CardState,
-    Operation,
-    OperationKind,
-    Outcome,
-    StoredAnswer,
-    reject,
-)
-from server.engine.preparation import as_operating_error, by_capability, prepare
-from server.engine.request_log import (
-    SwitchKey,
-    answers_late_original,
-    as_stored,
-    claim_numbers,
-    differing_field,
-    find_answers,
-    look_back_date,
-    switch_key,
-    tombstone_answer,
-    tombstone_switch_key,
-)
-from server.engine.writer import BatchWriter
-from server.errors import (
-    ContendedError,
-    DatabaseUnavailableError,
-    DeadlineError,
-    OneCardError,
-    RequestIdReusedError,
-)
+from server.engine.operation import Operation, reject
+from server.engine.preparation import as_operating_error, prepare
+from server.engine.transaction import LaneSettings, LaneTransactions
+from server.errors import ContendedError, DatabaseUnavailableError, OneCardError
 
 log = logging.getLogger(__name__)
 
-LOCK_CARDS = load("server.engine")["lock_cards"]
-READ_BATCH = load("server.engine")["read_batch"]
-CLAIM_KEYS = load("server.engine")["claim_keys"]
-NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
-
-OPERATION_IDS_PER_BLOCK = 10_000
 ATTEMPTS_MAX = 5
 RETRY_DELAY_MAX_S = 0.02
-SWITCH_KEY_PARTS = 4
-
-Connection: TypeAlias = "asyncpg.Connection[Any]"
-Results: TypeAlias = list[Any]
-
-
-class RulesInForce(Protocol):
-    """The rules that decisions follow: every batch is decided by those in force when it has its locks."""
-
-    version: int
-
-    async def refresh(self, connection: Connection) -> None:
-        """Takes what changed since ``version``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaneSettings:
-    """What a lane needs from outside.
-
-    ``find_cards`` gives the facts of the cards that blind indexes name, to be bound to operations.
-    ``shard_count`` is that of the database, ``rules`` what decisions follow.
-    ``keys_may_block`` tells that asking the key store may wait for something outside the process.
-    ``observe`` gets each batch with its results and its duration in seconds, after its callers were answered.
-    """
-
-    open_connection: Callable[[], HotPathConnection]
-    find_cards: Callable[[Connection, set[bytes]], Awaitable[Mapping[bytes, Any]]]
-    calendar: BusinessCalendar
-    request_log_hours: int
-    shard_count: int
-    rules: RulesInForce
-    keys_may_block: bool
-    observe: Callable[[Sequence[Operation], Results, float], None]
 
 
 class Lane:
@@ -117,12 +43,7 @@ class Lane:
         self._on_trouble = on_trouble
         self._prepare_aside = prepare_aside
         self.in_trouble = False
-        self._connection = settings.open_connection()
-        # The connection on which a transaction is open: a new connection has none, whatever the old one had.
-        self._transaction_on: Connection | None = None
-        self._has_more: Callable[[], bool] = bool
-        self._operation_id_next = 0
-        self._operation_id_end = 0
+        self._transactions = LaneTransactions(settings)
 
     async def run(
         self, take: Callable[[], Awaitable[list[Operation] | None]], has_more: Callable[[], bool]
@@ -131,12 +52,12 @@ class Lane:
 
         ``has_more`` tells whether ``take`` would give something at once.
         """
-        self._has_more = has_more
+        self._transactions.has_more = has_more
         while True:
             # A chained transaction waits for work only as long as there is some. No await between the question
             # and what ``take`` gives first.
-            if self._transaction_on is not None and not has_more():
-                await self._roll_back()
+            if self._transactions.is_open and not has_more():
+                await self._transactions.roll_back()
             operations = await take()
             if operations is None:
                 break
@@ -148,7 +69,7 @@ class Lane:
                 # Only an error of the engine itself comes here, and even then no caller waits for ever.
                 unsettled = [o for o in operations if o.ticket.results[o.index] is None]
                 reject(unsettled, as_operating_error(error))
-                await self._discard()
+                await self._transactions.discard()
             # What is being prepared aside has no result yet and comes again.
             settled = [o for o in operations if o.ticket.results[o.index] is not None]
             results = [operation.ticket.results[operation.index] for operation in settled]
@@ -157,7 +78,7 @@ class Lane:
             except Exception as error:
                 # A lane that ends here would leave every later caller waiting.
                 log.error("batch was not observed", exc_info=error)
-        await self._connection.close()
+        await self._transactions.close()
 
     async def _admit(self, operations: Sequence[Operation]) -> None:
         """Binds operations to the cards they name, and processes them by the shards they lock rows of."""
@@ -188,10 +109,10 @@ class Lane:
             return {}
         for _ in range(2):
             try:
-                return await self._settings.find_cards(await self._connection.get(), indexes)
+                return await self._settings.find_cards(await self._transactions.connection(), indexes)
             except (*CONNECTION_LOST, *OUT_OF_RESOURCES) as error:
                 log.warning("database connection lost: %s", type(error).__name__)
-                await self._discard()
+                await self._transactions.discard()
         return None
 
     async def _process(self, operations: Sequence[Operation]) -> None:
@@ -222,31 +143,31 @@ class Lane:
         connections_lost = 0
         for _ in range(ATTEMPTS_MAX):
             try:
-                results = await self._transact(operations)
+                results = await self._transactions.run(operations)
             except LOST_RACE:
-                await self._roll_back()
+                await self._transactions.roll_back()
                 await asyncio.sleep(random.uniform(0, RETRY_DELAY_MAX_S))
             except HELD_UP:
                 self._call_for_help()
-                await self._roll_back()
+                await self._transactions.roll_back()
                 await self._halve(operations, ContendedError())
                 return
             except CONNECTION_LOST as error:
                 # The next attempt reads the stored answers on a new connection: what was committed is replayed.
                 log.warning("database connection lost: %s", type(error).__name__)
                 self._call_for_help()
-                await self._discard()
+                await self._transactions.discard()
                 connections_lost += 1
                 if connections_lost > 1:
                     reject(operations, DatabaseUnavailableError())
                     return
             except OUT_OF_RESOURCES as error:
                 log.error("database out of resources: %s", type(error).__name__)
-                await self._roll_back()
+                await self._transactions.roll_back()
                 reject(operations, DatabaseUnavailableError())
                 return
             except Exception as error:
-                await self._roll_back()
+                await self._transactions.roll_back()
                 await self._halve(operations, error)
                 return
             else:
@@ -255,199 +176,6 @@ class Lane:
                 return
         await self._halve(operations, ContendedError())
 
-    async def _transact(self, operations: Sequence[Operation]) -> Results:
-        """Runs one transaction; returns the results in order, all of them durable."""
-        connection = await self._connection.get()
-        shards = operations[0].shards
-        if self._transaction_on is not connection:
-            await connection.execute("BEGIN")
-            self._transaction_on = connection
-        batch = await self._lock(connection, operations, shards)
-        # Answers last: a twin without a card to lock may commit in between, and then its answer must be seen, not only
-        # what it changed.
-        for capability, own in by_capability(operations).items():
-            batch.facts[capability] = await capability.read(connection, own, batch)
-        answers, used_keys = await self._read(connection, operations, batch)
-        # Twice: a reversal may leave a tombstone beside its own row.
-        await self._reserve_operation_ids(connection, 2 * len(operations))
-        writer = BatchWriter(shards)
-        results, decided = self._decide(operations, batch, answers, used_keys, writer)
-        await writer.write(connection, batch)
-        for capability, own_decided in _by_capability_decided(decided).items():
-            await capability.persist(connection, batch, own_decided)
-        # When more waits, the next transaction begins in the same round trip.
-        chain = self._has_more()
-        status = await connection.execute("COMMIT AND CHAIN" if chain else "COMMIT")
-        assert status == "COMMIT", "PostgreSQL answers the commit of a failed transaction with ROLLBACK"
-        self._transaction_on = connection if chain else None
-        return results
-
-    async def _lock(
-        self, connection: Connection, operations: Sequence[Operation], shards: tuple[int, ...]
-    ) -> Batch:
-        """Locks the cards, in ascending shard and card id; the batch has no accounts yet."""
-        card_ids = _by_shard((o.shard, o.card_id) for o in operations)
-        for shard, ids in _by_shard((o.other.shard, o.other.card_id) for o in operations if o.other).items():
-            card_ids[shard] |= ids
-        if self._settings.shard_count > 1:
-            # The same key may come with cards of two shards at once, whose locks know nothing of each other.
-            await connection.execute(CLAIM_KEYS, claim_numbers(operations))
-        cards: dict[int, CardState] = {}
-        for shard in shards:
-            rows = await connection.fetch(LOCK_CARDS, card_ids[shard], shard)
-            for row in rows:
-                if row[1] is not None:
-                    cards[row[1]] = CardState(shard, *row[1:])
-        now = datetime.fromtimestamp(rows[-1][0], UTC)
-        business_date = self._settings.calendar.business_date_of(now)
-        return Batch(
-            cards=cards,
-            accounts={},
-            now=now,
-            today=self._settings.calendar.date_of(now),
-            business_date=business_date,
-            business_date_text=f"{business_date:%Y%m%d}",
-            shard_count=self._settings.shard_count,
-        )
-
-    async def _read(
-        self, connection: Connection, operations: Sequence[Operation], batch: Batch
-    ) -> tuple[dict[str, StoredAnswer], dict[SwitchKey, OperationKind]]:
-        """Reads accounts into the batch; gives stored answers, and who holds the switch keys that are in use.
-
-        Answers and keys are asked for in every shard: the same id may have come with a card of another one.
-        """
-        since = look_back_date(batch.business_date, hours=self._settings.request_log_hours)
-        keys = [key for operation in operations if (key := switch_key(operation)) is not None]
-        request_ids = {o.request_id for o in operations if o.request_id is not None}
-        account_ids = _by_shard((o.shard, o.account_id) for o in operations)
-        for shard, ids in _by_shard(
-            (o.other.shard, o.other.account_id) for o in operations if o.other
-        ).items():
-            account_ids[shard] |= ids
-        answers: dict[str, StoredAnswer] = {}
-        used_keys: dict[SwitchKey, OperationKind] = {}
-        for shard in range(self._settings.shard_count):
-            row = await connection.fetchrow(
-                READ_BATCH,
-                shard,
-                account_ids[shard],
-                request_ids,
-                since,
-                batch.business_date,
-                *(zip(*keys, strict=True) if keys else [()] * SWITCH_KEY_PARTS),
-            )
-            assert row is not None, "the statement gives one row"
-            accounts, known_ids, used, rules_version = row
-            batch.accounts |= {account[0]: Account(shard, *account) for account in accounts}
-            if known_ids:
-                answers |= await find_answers(connection, known_ids, shard=shard, since=since)
-            used_keys |= {keys[position - 1]: OperationKind(kind) for position, kind in used}
-        if rules_version != self._settings.rules.version:
-            await self._settings.rules.refresh(connection)
-        return answers, used_keys
-
-    def _decide(
-        self,
-        operations: Sequence[Operation],
-        batch: Batch,
-        answers: dict[str, StoredAnswer],
-        used_keys: dict[SwitchKey, OperationKind],
-        writer: BatchWriter,
-    ) -> tuple[Results, list[tuple[Operation, Outcome]]]:
-        """Decides each operation in order of arrival. No await: the working copies change in one piece."""
-        results: Results = []
-        decided: list[tuple[Operation, Outcome]] = []
-        first_of: dict[str, tuple[Operation, Outcome]] = {}
-        clock = asyncio.get_running_loop().time()
-        for operation in operations:
-            request_id = operation.request_id
-            if request_id is not None:
-                if request_id in answers:
-                    results.append(_replay(operation, answers[request_id]))
-                    continue
-                if request_id in first_of:
-                    results.append(_join(operation, *first_of[request_id]))
-                    continue
-            if operation.deadline < clock:
-                results.append(DeadlineError())
-                continue
-            key = switch_key(operation)
-            batch.switch_key_holder = used_keys.get(key) if key is not None else None
-            batch.operation_id = self._operation_id_next
-            try:
-                outcome = operation.capability.decide(operation, batch)
-            except OneCardError as error:
-                results.append(error)
-                continue
-            self._operation_id_next += 1
-            writer.add(operation, outcome, batch)
-            if key is not None:
-                used_keys.setdefault(key, operation.kind)
-            if outcome.tombstone is not None:
-                writer.add_tombstone(outcome.tombstone, operation, operation_id=self._operation_id_next)
-                self._operation_id_next += 1
-                # The original may stand later in this batch.
-                answers[outcome.tombstone.request_id] = tombstone_answer(outcome.tombstone, operation)
-                late_key = tombstone_switch_key(outcome.tombstone, operation)
-                if late_key is not None:
-                    used_keys[late_key] = OperationKind.TOMBSTONE
-            if request_id is not None:
-                first_of[request_id] = operation, outcome
-            decided.append((operation, outcome))
-            results.append(outcome.message)
-        return results, decided
-
-    async def _reserve_operation_ids(self, connection: Connection, count: int) -> None:
-        """Makes sure ``count`` consecutive ids are at hand; ids of a rolled-back batch are lost, never reused."""
-        if self._operation_id_next + count > self._operation_id_end:
-            self._operation_id_next = await connection.fetchval(NEXT_OPERATION_IDS)
-            self._operation_id_end = self._operation_id_next + OPERATION_IDS_PER_BLOCK
-
     def _call_for_help(self) -> None:
         self.in_trouble = True
         self._on_trouble()
-
-    async def _roll_back(self) -> None:
-        connection, self._transaction_on = self._transaction_on, None
-        if connection is None:
-            return
-        try:
-            await connection.execute("ROLLBACK")
-        except (asyncpg.PostgresError, *CONNECTION_LOST):
-            await self._connection.discard()
-
-    async def _discard(self) -> None:
-        self._transaction_on = None
-        await self._connection.discard()
-
-
-def _by_shard(places: Iterable[tuple[int, int | None]]) -> dict[int, set[int]]:
-    """Ids by shard."""
-    ids: dict[int, set[int]] = defaultdict(set)
-    for shard, number in places:
-        if number is not None:
-            ids[shard].add(number)
-    return ids
-
-
-def _replay(operation: Operation, stored: StoredAnswer) -> Any:
-    if answers_late_original(operation, stored):
-        return operation.capability.replay(operation, stored.response)
-    field = differing_field(operation, stored)
-    return RequestIdReusedError(field) if field else operation.capability.replay(operation, stored.response)
-
-
-def _join(operation: Operation, first: Operation, outcome: Outcome) -> Any:
-    """Answers a twin in the same batch with the first one's outcome."""
-    field = differing_field(operation, as_stored(first))
-    return RequestIdReusedError(field) if field else outcome.message
-
-
-def _by_capability_decided(
-    decided: Sequence[tuple[Operation, Outcome]],
-) -> dict[Capability, list[tuple[Operation, Outcome]]]:
-    groups: dict[Capability, list[tuple[Operation, Outcome]]] = defaultdict(list)
-    for operation, outcome in decided:
-        groups[operation.capability].append((operation, outcome))
-    return groups

@@ -99,7 +99,7 @@ class Posting:
 
 @dataclass(slots=True)
 class MoneyFields:
-    """The money columns of an operation row; the switch key is terminal, STAN, participant and MTI class.
+    """The money columns of an operation row; ``switch_key`` stands for acquirer, STAN, MTI class and terminal.
 
     ``channel`` is the channel whose limits it uses, ``flags`` what is noted for reconciliation (1 advice, 2 forced).
     """
@@ -109,6 +109,7 @@ class MoneyFields:
     mti_class: int
     merchant_id: str
     terminal_time_unix_ms: int
+    switch_key: bytes
     channel: int | None = None
     flags: int | None = None
 
@@ -278,8 +279,14 @@ class Batch:
     switch_key_holder: OperationKind | None = None
     # Shards of the database, of which this batch locks one or two.
     shard_count: int = 1
+    # True when keys that came before are left to the unique indexes.
+    is_hopeful: bool = False
     # Digests of single-use tokens that were used before, of all capabilities.
     spent_tokens: set[bytes] = field(default_factory=set)
+    # What the cards' PINs are verified against, working copies by card id, of all capabilities.
+    pins: dict[int, Any] = field(default_factory=dict)
+    # Participants' own tokens of cards, working copies by blind index, of all capabilities.
+    card_tokens: dict[bytes, Any] = field(default_factory=dict)
     # What capabilities read under the lock, by capability.
     facts: dict["Capability", Any] = field(default_factory=dict)
 

@@ -16,8 +16,8 @@ from server.engine.operation import Operation, OperationKind, StoredAnswer, Tomb
 
 FIND_ANSWERS = load("server.engine")["find_answers"]
 
-# Terminal, STAN, acquirer, MTI class.
-SwitchKey: TypeAlias = tuple[str, int, str, int]
+# Stands for acquirer, STAN, MTI class and terminal: 16 bytes.
+SwitchKey: TypeAlias = bytes
 
 
 def look_back_date(business_date: date, *, hours: int) -> date:
@@ -36,18 +36,21 @@ async def find_answers(
     return {row[0]: StoredAnswer(*row) for row in rows}
 
 
-def switch_key(operation: Operation) -> SwitchKey | None:
-    """Terminal, STAN, acquirer and MTI class; None where no money moves."""
-    money = operation.money
-    if money is None:
-        return None
-    return operation.terminal_id, money.stan, operation.participant_id, money.mti_class
+def switch_key(participant_id: str, *, stan: int, mti_class: int, terminal_id: str) -> SwitchKey:
+    """The switch's own key of an operation within its business date; migration 0003 makes the same in SQL."""
+    text = f"{participant_id}|{stan}|{mti_class}|{terminal_id}"
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def switch_key_of(operation: Operation) -> SwitchKey | None:
+    """None where no money moves."""
+    return operation.money.switch_key if operation.money is not None else None
 
 
 def claim_numbers(operations: Sequence[Operation]) -> list[int]:
     """One number, 63 bits, for each request id and switch key, ascending; two keys may share one."""
     keys: set[object] = {operation.request_id for operation in operations if operation.request_id is not None}
-    keys |= {key for operation in operations if (key := switch_key(operation)) is not None}
+    keys |= {key for operation in operations if (key := switch_key_of(operation)) is not None}
     digests = (hashlib.blake2b(repr(key).encode(), digest_size=8).digest() for key in keys)
     return sorted({int.from_bytes(digest) >> 1 for digest in digests})
 
@@ -83,7 +86,12 @@ def tombstone_switch_key(tombstone: Tombstone, reversal: Operation) -> SwitchKey
     """The switch key that the tombstone takes; None where it stands for a request id only."""
     if tombstone.stan is None or tombstone.mti_class is None:
         return None
-    return tombstone.terminal_id, tombstone.stan, reversal.participant_id, tombstone.mti_class
+    return switch_key(
+        reversal.participant_id,
+        stan=tombstone.stan,
+        mti_class=tombstone.mti_class,
+        terminal_id=tombstone.terminal_id,
+    )
 
 
 def as_stored(operation: Operation) -> StoredAnswer:

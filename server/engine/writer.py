@@ -7,6 +7,7 @@ import asyncpg
 
 from server.database.statements import load
 from server.engine.operation import Batch, Operation, OperationKind, Outcome, Tombstone
+from server.engine.request_log import tombstone_switch_key
 
 PERSIST = load("server.engine")["persist"]
 OPEN_ACCOUNTS = load("server.engine")["open_accounts"]
@@ -75,6 +76,7 @@ class BatchWriter:
                 *(reversal.participant_id, tombstone.terminal_id, None, tombstone.response_code),
                 *(b"", tombstone.response),
                 *(None, None, None, None, None),
+                tombstone_switch_key(tombstone, reversal),
             )
         )
 
@@ -122,12 +124,13 @@ def new_request_id() -> str:
 def _operation_row(operation: Operation, outcome: Outcome, batch: Batch) -> tuple[Any, ...]:
     money = operation.money
     if money is None:
-        amount = terminal_time = stan = mti_class = merchant = channel = flags = None
+        amount = terminal_time = stan = mti_class = merchant = channel = flags = key = None
     else:
         amount, terminal_time, stan = money.amount_minor, money.terminal_time_unix_ms, money.stan
         merchant, channel, flags = money.merchant_id, money.channel, money.flags
+        mti_class = money.mti_class
         # A duplicate is stored too, but the switch key stays with the first: NULLs are distinct in its index.
-        mti_class = None if batch.switch_key_holder is not None else money.mti_class
+        key = money.switch_key if batch.switch_key_holder is None else None
     return (
         batch.operation_id,
         operation.request_id,
@@ -149,4 +152,5 @@ def _operation_row(operation: Operation, outcome: Outcome, batch: Batch) -> tupl
         outcome.original_operation_id,
         channel,
         flags,
+        key,
     )

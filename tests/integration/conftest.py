@@ -17,6 +17,7 @@ from engine_bench import CARDS, FIRST_ACCOUNT, Bench
 from key_operators import Ceremony, add_key_participants
 from pin_pad import PinPad
 from running_instance import Instance
+from settlement_site import Site, make_database
 
 from crypto.key_store.software import SoftwareKeyStore
 from server.database import migrate
@@ -106,8 +107,12 @@ async def trial_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 @pytest_asyncio.fixture
 async def bench(trial_database: str, postgres: EmbeddedPostgres) -> AsyncIterator[Bench]:
     """Starts with empty wallets, and ends with drained engines and books that agree."""
+    # The schema refuses to empty these tables; a superuser may work without triggers.
+    admin = await asyncpg.connect(postgres.dsn(user="postgres", database="trial"))
+    await admin.execute("SET session_replication_role = replica")
+    await admin.execute("TRUNCATE operations, postings, access_blocks, event_batches")
+    await admin.close()
     database = await asyncpg.connect(trial_database)
-    await database.execute("TRUNCATE operations, postings, access_blocks")
     await database.execute("UPDATE accounts SET posted_minor = 0")
     bench = Bench(Settings(socket_dir=postgres.socket_dir), trial_database, database)
     yield bench
@@ -162,3 +167,16 @@ def pad(core: Core) -> PinPad:
 async def cryptography_keys(core: Core) -> None:
     """Keys and participants of ``cryptography_requests``, in force on every worker."""
     await add_cryptography_keys(core)
+
+
+@pytest_asyncio.fixture
+async def site(postgres: EmbeddedPostgres, data_dir: Path) -> AsyncIterator[Site]:
+    """A database of its own for settlement, with cards of two shards; no worker serves it yet."""
+    name = f"settlement_{time.monotonic_ns()}"
+    admin = await asyncpg.connect(postgres.dsn(user="postgres", database="postgres"))
+    await make_database(admin, postgres.dsn(database=name), name)
+    site = await Site.open(postgres.dsn(database=name), data_dir)
+    yield site
+    await site.close()
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()

@@ -13,8 +13,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 from server.database.pool import HotPathConnection
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.group_commit import GroupCommit
-from server.engine.lane import LaneSettings
 from server.engine.operation import Batch, Capability, MoneyFields, Operation, OperationKind, Outcome, Posting
+from server.engine.transaction import LaneSettings
 from server.errors import NotFoundError
 from server.rulebook.book import RuleBook
 from server.settings import Settings

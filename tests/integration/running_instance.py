@@ -18,6 +18,7 @@ import psutil
 
 READY_LINE = re.compile(r"onecard ready on (\S+):(\d+) \((\d+) workers?, metrics (\S+)\)")
 WAIT_S = 40.0
+SHARDS_VARIABLE = "ONECARD_TEST_SHARDS"
 
 
 def eventually(condition: Callable[[], Any], *, wait_s: float = WAIT_S) -> Any:
@@ -54,6 +55,9 @@ class Instance:
             "--workers",
             str(workers),
         ]
+        # `make test-shards` has every core of the tests made with several.
+        if "--shards" not in flags and (shards := os.environ.get(SHARDS_VARIABLE)):
+            options += ["--shards", shards]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ONECARD_")}
         with self._output.open("w") as output, self._errors.open("w") as errors:
             self.process = subprocess.Popen(

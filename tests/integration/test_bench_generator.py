@@ -97,7 +97,7 @@ def _frames(count: int) -> Iterator[bytes]:
 def _job(directory: Path, port: int, payload_file: Path, **parts: Any) -> GeneratorJob:
     client = tls_files(issue_participant_certificate(directory, "bench"))
     defaults: dict[str, Any] = {"connections": 2, "in_flight": 2, "warmup_s": 0.2, "seconds": 1.0}
-    return GeneratorJob(tls=client, port=port, payload_file=payload_file, **defaults | parts)
+    return GeneratorJob(tls=(client,), port=port, payload_file=payload_file, **defaults | parts)
 
 
 def _check_counts(run: LoadRun, answering: Answering) -> None:

@@ -33,5 +33,5 @@ WITH cards AS (
 INSERT INTO operations (operation_id, request_id, card_id, amount_minor, terminal_time_unix_ms, stan,
                         operation_kind, mti_class, reason, participant_id, terminal_id, merchant_id,
                         response_code, request_digest, response, account_id, approved_minor, original_operation_id,
-                        channel, flags, decided_at, business_date, shard)
+                        channel, flags, switch_key, decided_at, business_date, shard)
 SELECT n.*, $3::timestamptz, $2::date, $1::smallint FROM unnest($6::operation_row[]) AS n

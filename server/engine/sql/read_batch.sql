@@ -1,14 +1,12 @@
 -- Reads what a batch decides on, in a statement of its own after the locks, so that it sees what their last holders
 -- committed.
--- Parameters: $1 shard, $2 account ids (bigint[]), $3 request ids (uuid[]), $4 first business date of the look-back,
---   $5 business date, $6-$9 switch keys: terminals (text[]), STANs (integer[]), participants (text[]), MTI classes
---   (smallint[]).
--- Rows: one: accounts, request ids that have a stored answer, pairs of the position (from 1) of a switch key in use and
---   the kind of its holder, version of the rules in force.
+-- Parameters: $1 shard, $2 account ids (bigint[]), $3 request ids (uuid[]) to look for from business date $4 on, but not
+--   on the present one, $5; $6 request ids (uuid[]) and $7 switch keys (bytea[]) to look for on that.
+-- Rows: one: accounts, request ids that have a stored answer, switch keys in use with the kind of their holder, version of
+--   the rules in force.
 -- Locks: none; the cards' locks cover their accounts, and the same request id means the same card, so a twin has
---   committed or not begun. LATERAL with LIMIT: one index search for each key, also on a fresh partition, where a join
---   would read it whole. The look-back has no end: a twin may have been decided past
---   a cut-off, by a worker with another calendar too.
+--   committed or not begun. The look-up has no end: a twin may have been decided past a cut-off, by a worker with another
+--   calendar too.
 SELECT ARRAY(
            SELECT ROW (a.account_id, a.posted_minor, a.held_minor)::account_change
            FROM accounts AS a
@@ -17,18 +15,20 @@ SELECT ARRAY(
        ARRAY(
            SELECT o.request_id::text
            FROM operations AS o
-           WHERE o.request_id = ANY ($3::uuid[]) AND o.shard = $1::smallint AND o.business_date >= $4::date
+           WHERE o.request_id = ANY ($3::uuid[]) AND o.shard = $1::smallint
+                 AND o.business_date >= $4::date AND o.business_date < $5::date
+           UNION ALL
+           SELECT o.request_id::text
+           FROM operations AS o
+           WHERE o.request_id = ANY ($3::uuid[]) AND o.shard = $1::smallint AND o.business_date > $5::date
+           UNION ALL
+           SELECT o.request_id::text
+           FROM operations AS o
+           WHERE o.request_id = ANY ($6::uuid[]) AND o.shard = $1::smallint AND o.business_date = $5::date
        ),
        ARRAY(
-           SELECT ARRAY[k.position, used.operation_kind]
-           FROM unnest($6::text[], $7::integer[], $8::text[], $9::smallint[])
-                WITH ORDINALITY AS k (terminal_id, stan, participant_id, mti_class, position)
-           CROSS JOIN LATERAL (
-               SELECT o.operation_kind
-               FROM operations AS o
-               WHERE o.terminal_id = k.terminal_id AND o.stan = k.stan AND o.participant_id = k.participant_id
-                     AND o.mti_class = k.mti_class AND o.business_date = $5::date AND o.shard = $1::smallint
-               LIMIT 1
-           ) AS used
+           SELECT ROW (o.switch_key, o.operation_kind)::switch_key_holder
+           FROM operations AS o
+           WHERE o.switch_key = ANY ($7::bytea[]) AND o.business_date = $5::date AND o.shard = $1::smallint
        ),
        (SELECT max(version) FROM rule_changes)

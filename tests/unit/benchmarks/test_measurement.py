@@ -8,10 +8,14 @@ import pytest
 from benchmarks.cpu_accounting import parse_stat
 from benchmarks.generator_job import GeneratorJob, GeneratorResult, TlsFiles
 from benchmarks.machine import file_system_of
-from benchmarks.report import failures, ratios, result_file
-from benchmarks.suite_core import check_approvals, check_books
+from benchmarks.operations import Mix
+from benchmarks.report import failures, latencies, ratios, result_file
+from benchmarks.suite_core import check_books, check_declines
+from benchmarks.suite_frames import frames_load
 from benchmarks.suite_pgbench import parse_output
-from benchmarks.suite_result import SuiteResult
+from benchmarks.suite_result import SuiteResult, SuiteSettings
+from benchmarks.suite_unary import check_kept_up
+from benchmarks.suites import SUITES, chosen_suites
 from benchmarks.tally import Tally
 from benchmarks.worker_spread import SpreadError, connect_evenly, parse_tcp_table
 
@@ -27,6 +31,21 @@ TCP_TABLE = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->whe
    1: 0100007F:1F90 0100007F:C001 01 00000000:00000000 00:00000000 00000000     0        0 101 1
    2: 0100007F:C001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 102 1
 """
+
+SETTINGS = SuiteSettings(
+    seconds=1,
+    warmup_s=0,
+    workers=1,
+    connections=8,
+    in_flight=1,
+    frame=256,
+    frames_in_flight=2,
+    cards=1,
+    cards_large=1,
+    soak_s=1,
+    soak_rate_per_s=1,
+    seed=1,
+)
 
 
 def _result(suite: str, rate_per_s: float, worker_us: float | None = None, **parts: object) -> SuiteResult:
@@ -86,6 +105,14 @@ def test_the_file_system_is_that_of_the_deepest_mount() -> None:
     assert file_system_of(Path("/tmpx"), mounts) == "ext4"  # noqa: S108
 
 
+def test_latencies_are_medians_over_the_repeats() -> None:
+    repeats = [{"idle": _result("idle", 1, latency_ms={"p50": ms})} for ms in (1.0, 5.0, 2.0)]
+    assert latencies(repeats) == {"idle": {"p50": {"median": 2.0, "min": 1.0, "max": 5.0}}}
+    assert ratios([repeats[0] | {"echo-idle": _result("echo-idle", 1, latency_ms={"p50": 0.5})}]) == {
+        "idle/echo-idle, p50": {"median": 2.0, "min": 2.0, "max": 2.0}
+    }
+
+
 def test_ratios_are_taken_within_a_repeat() -> None:
     repeats = [
         {"echo": _result("echo", 10_000, 100), "unary": _result("unary", 5_000, 200)},
@@ -112,15 +139,48 @@ def test_books_that_disagree_forbid_the_figure() -> None:
     ]
 
 
-def test_many_declines_forbid_the_figure() -> None:
-    assert check_approvals(approved=99, answered=100) == []
-    assert check_approvals(approved=98, answered=100) == ["only 98 of 100 operations were approved"]
+def test_other_declines_than_were_meant_forbid_the_figure() -> None:
+    assert check_declines({}, answered=100, approved=99, mix=Mix()) == []
+    assert check_declines({}, answered=100, approved=98, mix=Mix()) == [
+        "98 of 100 operations were approved, 100% were meant to"
+    ]
+    fifth = Mix(declined_share=0.21)
+    even = {"51": 70, "05": 71, "61": 69}
+    assert check_declines(even, answered=1_000, approved=790, mix=fifth) == []
+    assert check_declines({"51": 140, "05": 70}, answered=1_000, approved=790, mix=fifth) == [
+        "140 operations were declined with 51, about 70 were meant to",
+        "0 operations were declined with 61, about 70 were meant to",
+    ]
+
+
+def test_a_core_that_falls_behind_the_rate_forbids_the_figure() -> None:
+    assert check_kept_up(_result("soak", 99), asked_per_s=100).failures == ()
+    assert check_kept_up(_result("soak", 90), asked_per_s=100).failures == (
+        "90 of 100 calls a second were answered",
+    )
+
+
+@pytest.mark.parametrize(
+    ("frame", "streams", "in_flight"), [(16, 4, 8), (64, 1, 8), (256, 1, 2), (512, 1, 1), (100, 1, 5)]
+)
+def test_every_size_of_frame_has_as_many_operations_in_flight(
+    frame: int, streams: int, in_flight: int
+) -> None:
+    load = frames_load("frames", SETTINGS, frame=frame)
+    assert (load.streams, load.in_flight) == (streams, in_flight)
+
+
+def test_suites_bring_what_belongs_beside_them_in_their_own_order() -> None:
+    assert chosen_suites(["declines", "hot", "idle"]) == ["echo-idle", "idle", "frames", "hot", "declines"]
+    assert chosen_suites(["frames", "frames"]) == ["frames"]
+    assert not {"cards", "soak"} & set(chosen_suites([]))
+    assert all(other in SUITES for suite in SUITES.values() for other in suite.beside)
 
 
 def test_job_and_result_survive_the_pipe() -> None:
     tls = TlsFiles(ca=Path("ca"), certificate=Path("c"), key=Path("k"))
     job = GeneratorJob(
-        kind="frames", port=1, method="/a/b", tls=tls, payload_file=Path("p"), worker_pids=(1, 2)
+        kind="frames", port=1, method="/a/b", tls=(tls, tls), payload_file=Path("p"), worker_pids=(1, 2)
     )
     assert GeneratorJob.from_json(job.to_json()) == job
     measured = Tally(answered=3, approved=2)

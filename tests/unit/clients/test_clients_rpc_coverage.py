@@ -15,21 +15,34 @@ from onecard.v1 import (
     cryptography_pb2,
     identity_pb2,
     keys_pb2,
+    rules_pb2,
+    settlement_pb2,
 )
 
 from clients import service_client
 from clients.channel import UnaryRpc
+from clients.events import ServerStreamRpc
 from clients.frames import StreamRpc
 from clients.service_client import OneCardClient
 
-FILES = (authorization_pb2, card_authentication_pb2, cards_pb2, cryptography_pb2, identity_pb2, keys_pb2)
+FILES = (
+    authorization_pb2,
+    card_authentication_pb2,
+    cards_pb2,
+    cryptography_pb2,
+    identity_pb2,
+    keys_pb2,
+    rules_pb2,
+    settlement_pb2,
+)
 METHODS: list[MethodDescriptor] = [
     method
     for file in FILES
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]
-UNARY = [method for method in METHODS if not method.client_streaming]
+UNARY = [method for method in METHODS if not method.client_streaming and not method.server_streaming]
+ANSWERED_BY_STREAM = [method for method in METHODS if not method.client_streaming and method.server_streaming]
 STREAMING = [method for method in METHODS if method.client_streaming]
 
 
@@ -84,6 +97,21 @@ def test_streaming_rpc_has_its_own_path_and_types(method: MethodDescriptor) -> N
     hints = typing.get_type_hints(function)
     assert hints["frames"] == AsyncIterable[request]
     assert hints["return"] == AsyncIterator[response]
+    constant = snake_case(method.name).upper()
+    assert constant in inspect.getsource(function)
+    assert getattr(service_client, constant) is rpc
+
+
+@pytest.mark.parametrize("method", ANSWERED_BY_STREAM, ids=path_of)
+def test_rpc_answered_by_a_stream_has_its_own_path_and_types(method: MethodDescriptor) -> None:
+    request = message_factory.GetMessageClass(method.input_type)
+    response = message_factory.GetMessageClass(method.output_type)
+    rpcs = [value for value in vars(service_client).values() if isinstance(value, ServerStreamRpc)]
+    (rpc,) = [rpc for rpc in rpcs if rpc.path == path_of(method)]
+    assert (rpc.request_type, rpc.response_type) == (request, response)
+    function = getattr(OneCardClient, snake_case(method.name))
+    hints = typing.get_type_hints(function)
+    assert (hints["request"], hints["return"]) == (request, AsyncIterator[response])
     constant = snake_case(method.name).upper()
     assert constant in inspect.getsource(function)
     assert getattr(service_client, constant) is rpc

@@ -81,9 +81,12 @@ class _Garbling:
         return spoiled(self._context.update(blocks))
 
 
-def _second_message_is_wrong(self, message, *, right=ZeroChain.last_block):
-    step = -1 if self._last else 1
-    return right(self, message)[::step]
+def second_message_is_wrong(right):
+    def wrong(self, message):
+        step = -1 if self._last else 1
+        return right(self, message)[::step]
+
+    return wrong
 
 
 def of_cipher(cipher):
@@ -113,8 +116,12 @@ BREAKS = {
         )
         for cipher in (Cipher.SM4, Cipher.AES, Cipher.TDES)
     },
-    "a chain's second message": (ZeroChain, "last_block", _second_message_is_wrong),
-    "the answer of a context that checked": (CbcMacContext, "encrypt", _second_message_is_wrong),
+    "a chain's second message": (ZeroChain, "last_block", second_message_is_wrong(ZeroChain.last_block)),
+    "the answer of a context that checked": (
+        CbcMacContext,
+        "encrypt",
+        second_message_is_wrong(CbcMacContext.encrypt),
+    ),
     "DUKPT families, 3DES": (dukpt_host._TdesTree, "family", broken(dukpt_host._TdesTree.family)),
     "DUKPT families, AES and SM4": (dukpt_host._BlockTree, "family", broken(dukpt_host._BlockTree.family)),
     "DUKPT indicator of SM4": (

@@ -47,7 +47,18 @@ def test_classes_are_those_the_protos_name() -> None:
         "RejectKeyChange": "key_custodian",
         "ListKeyChanges": "key_view",
         "ListKeyAudit": "key_view",
+        "ListRules": "rule_view",
+        "ProposeRuleChange": "rule_editor",
+        "ExtendRuleChange": "rule_editor",
+        "ApproveRuleChange": "rule_editor",
+        "RejectRuleChange": "rule_editor",
+        "GetRuleChange": "rule_view",
+        "ListRuleChanges": "rule_view",
         "ExplainArqc": "key_diagnosis",
+        "SubscribeEvents": "settlement_events",
+        "GetSettlementPosition": "settlement_position",
+        "ListClosings": "settlement_closing",
+        "DownloadClosing": "settlement_closing",
     }
 
 
@@ -57,7 +68,7 @@ def fill(admission: Admission, klass: AdmissionClass) -> int:
         try:
             admission.enter(klass)
         except OverloadedError:
-            return admission.in_flight
+            return admission.in_flight + admission.subscriptions
 
 
 def test_queries_are_refused_before_decisions_before_loss_reports() -> None:
@@ -65,10 +76,19 @@ def test_queries_are_refused_before_decisions_before_loss_reports() -> None:
     assert fill(admission, AdmissionClass.QUERY) == 80
     assert fill(admission, AdmissionClass.INTERACTIVE) == 95
     assert fill(admission, AdmissionClass.CRITICAL) == 100
-    admission.leave()
+    admission.leave(AdmissionClass.CRITICAL)
     with pytest.raises(OverloadedError):
         admission.enter(AdmissionClass.INTERACTIVE)
     admission.enter(AdmissionClass.CRITICAL)
+
+
+def test_subscriptions_take_no_place_from_calls_nor_calls_from_them() -> None:
+    admission = Admission(in_flight_max=100)
+    assert fill(admission, AdmissionClass.SUBSCRIPTION) == 3
+    assert fill(admission, AdmissionClass.CRITICAL) == 100 + 3
+    admission.leave(AdmissionClass.SUBSCRIPTION)
+    admission.enter(AdmissionClass.SUBSCRIPTION)
+    assert admission.in_flight == 100
 
 
 def test_loss_report_is_the_only_call_that_passes_last() -> None:

@@ -1,0 +1,163 @@
+"""``onecard settlement``: closes days, checks their files, lists what people must look at."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import click
+
+from server.database.pool import connect
+from server.database.statements import load
+from server.database_options import database_dsn, database_options
+from server.engine.business_calendar import BusinessCalendar
+from server.engine.operation import OperationKind
+from server.errors import ConfigurationError
+from server.settings import Settings
+from server.settlement.closing import COPY_TIMEOUT_S, make_missing, restore
+from server.settlement.closing_day import close_day, due_days
+from server.settlement.closing_verify import closing_folders, verify_closing
+
+STATEMENTS = load("server.settlement")
+EXIT_FAILED = 1
+EXCEPTIONS_MAX = 10_000
+FORCED = 2
+
+
+def _date(_context: click.Context, parameter: click.Parameter, text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        if len(text) != 8:
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("must be YYYYMMDD", param=parameter) from None
+
+
+def _run(data_dir: Path, dsn: str | None, work: Callable[["asyncpg.Connection[Any]"], Awaitable[Any]]) -> Any:
+    """
+    Raises:
+        ConfigurationError: no database, or one without our schema.
+    """
+
+    async def run() -> Any:
+        address = database_dsn(data_dir, dsn)
+        connection = await connect(
+            address, application_name="onecard settlement", command_timeout=COPY_TIMEOUT_S
+        )
+        try:
+            return await work(connection)
+        except asyncpg.UndefinedTableError:
+            raise ConfigurationError(
+                "the database has no onecard schema: start 'onecard serve' on it"
+            ) from None
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """Closed days: make their files, check them, list what people must look at."""
+
+
+@main.command()
+@click.option(
+    "--date", "business_date", callback=_date, help="Only this date (YYYYMMDD); else all that are due."
+)
+@click.option("--time-zone", default="Asia/Shanghai", show_default=True, envvar="ONECARD_TIME_ZONE")
+@click.option(
+    "--business-day-cutoff", default="23:00", show_default=True, envvar="ONECARD_BUSINESS_DAY_CUTOFF"
+)
+@database_options
+def close(
+    business_date: date | None, time_zone: str, business_day_cutoff: str, data_dir: Path, dsn: str | None
+) -> None:
+    """Close business dates and make their files; files that were lost are made again, the same.
+
+    Zone and cut-off must be those of the instance. The housekeeper does the same by itself.
+    """
+    settings = Settings(
+        data_dir=data_dir.absolute(), time_zone=time_zone, business_day_cutoff=business_day_cutoff
+    )
+    calendar = BusinessCalendar.of(time_zone=time_zone, cutoff=business_day_cutoff)
+
+    async def work(connection: "asyncpg.Connection[Any]") -> bool:
+        dates = await due_days(connection, calendar)
+        for due in dates:
+            if business_date in (None, due) and not await close_day(connection, due):
+                click.echo(f"{due:%Y%m%d} not closed: operations of it still run, or an earlier date is open")
+                return False
+        made = []
+        days = [row["business_date"] for row in await connection.fetch(STATEMENTS["unmade_days"])]
+        for day in days:
+            if business_date in (None, day):
+                made += await make_missing(connection, settings.settlement_dir, day)
+        if business_date is not None and not made:
+            made = await restore(connection, settings.settlement_dir, business_date)
+        for one in made:
+            click.echo(f"{one.business_date:%Y%m%d} {one.participant_id} {one.operation_count} {one.folder}")
+        if business_date is not None and not made:
+            click.echo(f"{business_date:%Y%m%d} has no closing: not over yet, or without operations")
+            return False
+        return True
+
+    if not _run(data_dir, dsn, work):
+        sys.exit(EXIT_FAILED)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@database_options
+def verify(folder: Path, data_dir: Path, dsn: str | None) -> None:
+    """Check the closings below FOLDER against their manifests and the database; exit code 1 when one is wrong."""
+
+    async def work(connection: "asyncpg.Connection[Any]") -> bool:
+        folders = closing_folders(folder)
+        if not folders:
+            click.echo(f"no closing below {folder}")
+        is_right = bool(folders)
+        for one in folders:
+            wrong = await verify_closing(connection, one)
+            click.echo(f"{one} {'; '.join(wrong) if wrong else 'right'}")
+            is_right &= not wrong
+        return is_right
+
+    if not _run(data_dir, dsn, work):
+        sys.exit(EXIT_FAILED)
+
+
+@main.command()
+@click.option(
+    "--date", "business_date", callback=_date, help="Business date (YYYYMMDD); default: the last 8 days."
+)
+@click.option("--participant", help="Only this one's.")
+@database_options
+def exceptions(business_date: date | None, participant: str | None, data_dir: Path, dsn: str | None) -> None:
+    """List reversals whose original never came, and forced posts."""
+
+    async def work(connection: "asyncpg.Connection[Any]") -> list[Any]:
+        last = datetime.now(UTC).date() + timedelta(days=1)
+        dates = [business_date] if business_date else [last - timedelta(days=n) for n in range(8, -1, -1)]
+        rows: list[Any] = []
+        for day in dates:
+            rows += await connection.fetch(STATEMENTS["list_exceptions"], day, participant, EXCEPTIONS_MAX)
+        return rows
+
+    for row in _run(data_dir, dsn, work):
+        fields = (
+            f"{row['business_date']:%Y%m%d}",
+            f"{row['operation_id'] % 10**12:012}",
+            row["participant_id"],
+            OperationKind(row["operation_kind"]).name,
+            "forced post" if row["flags"] & FORCED else "parked reversal",
+            f"{row['amount_minor'] or 0} 分",
+            f"terminal {row['terminal_id'] or '-'}",
+            f"stan {row['stan'] or '-'}",
+        )
+        click.echo("  ".join(fields))
