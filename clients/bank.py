@@ -11,7 +11,7 @@ from clients.channel import new_request_id
 from clients.errors import OneCardCallError, from_operation_error
 from clients.frames import FRAMES_IN_FLIGHT_MAX
 from clients.money_requests import MoneyRequests
-from clients.purpose import CARD_APPLICATION, CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS
+from clients.purpose import CARD_APPLICATION, CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS, CARD_TOKEN
 from clients.service_client import OneCardClient
 
 # The outcome of one operation of a frame; an error may be sent again under the same request id if it is retryable.
@@ -272,5 +272,39 @@ class Bank:
                 catalogue_item=CARD_PIN.catalogue_item,
                 catalogue_item_version=CARD_PIN.catalogue_item_version,
                 card=card,
+            )
+        )
+
+    async def register_card_token(self, card: common_pb2.CardReference, *, card_token: str) -> None:
+        """Lets ``card_token``, of 8 to 64 characters and the bank's own, name a card that is kept on file.
+
+        Raises:
+            AlreadyExistsError: ``CARD_TOKEN_TAKEN``: it was registered before.
+            StateConflictError: the card is not in use.
+            OneCardCallError: no answer.
+        """
+        await self._client.register_card_token(
+            pb.RegisterCardTokenRequest(
+                request_id=new_request_id(),
+                card=card,
+                card_token=card_token,
+                catalogue_item=CARD_TOKEN.catalogue_item,
+                catalogue_item_version=CARD_TOKEN.catalogue_item_version,
+            )
+        )
+
+    async def revoke_card_token(self, card_token: str) -> None:
+        """Ends a token; in force when this returns.
+
+        Raises:
+            NotFoundError: ``CARD_TOKEN_UNKNOWN``: the bank has no such token in use.
+            OneCardCallError: no answer.
+        """
+        await self._client.revoke_card_token(
+            pb.RevokeCardTokenRequest(
+                request_id=new_request_id(),
+                card_token=card_token,
+                catalogue_item=CARD_TOKEN.catalogue_item,
+                catalogue_item_version=CARD_TOKEN.catalogue_item_version,
             )
         )

@@ -44,6 +44,18 @@ LOOK_UP_OPERATION = _rpc(
     authorization_pb2.LookUpOperationRequest,
     authorization_pb2.LookUpOperationResponse,
 )
+REGISTER_CARD_TOKEN = _rpc(
+    "AuthorizationService",
+    "RegisterCardToken",
+    authorization_pb2.RegisterCardTokenRequest,
+    authorization_pb2.RegisterCardTokenResponse,
+)
+REVOKE_CARD_TOKEN = _rpc(
+    "AuthorizationService",
+    "RevokeCardToken",
+    authorization_pb2.RevokeCardTokenRequest,
+    authorization_pb2.RevokeCardTokenResponse,
+)
 CREATE_CHALLENGE = _rpc(
     "CardAuthenticationService",
     "CreateChallenge",
@@ -228,6 +240,18 @@ class OneCardClient:
     ) -> authorization_pb2.LookUpOperationResponse:
         """The stored outcome of an operation of the caller's own, and what became of it."""
         return await self.channel.unary(LOOK_UP_OPERATION, request)
+
+    async def register_card_token(
+        self, request: authorization_pb2.RegisterCardTokenRequest
+    ) -> authorization_pb2.RegisterCardTokenResponse:
+        """Lets a token of the caller's own name a card."""
+        return await self.channel.unary(REGISTER_CARD_TOKEN, request)
+
+    async def revoke_card_token(
+        self, request: authorization_pb2.RevokeCardTokenRequest
+    ) -> authorization_pb2.RevokeCardTokenResponse:
+        """Ends a token for the next operation of every worker."""
+        return await self.channel.unary(REVOKE_CARD_TOKEN, request)
 
     def authorize_stream(
         self,

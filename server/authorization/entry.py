@@ -20,7 +20,7 @@ from server.cards.pin_rules import judge_pin, require_comparable
 from server.cards.presented import require_checked
 from server.cards.rules import advance_atc
 from server.cards.single_use import TokenVerdict, judge_token
-from server.engine.operation import Batch, CardState, OperationKind
+from server.engine.operation import Batch, CardState
 from server.rulebook.book import RuleBook
 from server.rulebook.rules import LimitRule, MerchantRule, TerminalRule
 
@@ -117,8 +117,11 @@ def judge_card(
         reason = _use_code(code, batch)
     if pin is not None:
         reason = OF_PIN[judge_pin(card, batch.pins.get(card.card_id), pin.references)]
-    elif reason is None and _needs_pin(operation, limit):
-        reason = Reason.PIN_REQUIRED
+    elif reason is None and not operation.is_advice:
+        money = operation.money
+        assert money is not None, "every money operation has an amount"
+        if pin_is_required(limit, amount_minor=money.amount_minor):
+            reason = Reason.PIN_REQUIRED
     return reason
 
 
@@ -156,14 +159,3 @@ def _use_code(code: PresentedCode, batch: Batch) -> Reason | None:
     if code.verdict is TokenVerdict.GENUINE:
         batch.spent_tokens.add(code.digest)
     return OF_CODE[code.verdict]
-
-
-def _needs_pin(operation: MoneyOperation, limit: LimitRule) -> bool:
-    """An advice tells what has happened already; a code was shown by who unlocked the holder's phone."""
-    money = operation.money
-    assert money is not None, "every money operation has an amount"
-    if operation.is_advice:
-        return False
-    if operation.kind is OperationKind.BALANCE_INQUIRY:
-        return operation.cryptogram is not None
-    return pin_is_required(limit, amount_minor=money.amount_minor)

@@ -58,7 +58,7 @@ class _OperationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_TYPE_BENEFIT_CREDIT: _OperationType.ValueType  # 12
     """待遇发放: money moves from the caller's fund account to the card. Needs the RPC class `benefit_credit` too."""
     OPERATION_TYPE_BALANCE_INQUIRY: _OperationType.ValueType  # 13
-    """余额查询: tells available money and moves none; `amount_minor` is 0. Needs a PIN unless asked by card code."""
+    """余额查询: tells available money and moves none; `amount_minor` is 0."""
 
 class OperationType(_OperationType, metaclass=_OperationTypeEnumTypeWrapper):
     """What the operation does."""
@@ -94,7 +94,7 @@ original too, which is then declined when it arrives.
 OPERATION_TYPE_BENEFIT_CREDIT: OperationType.ValueType  # 12
 """待遇发放: money moves from the caller's fund account to the card. Needs the RPC class `benefit_credit` too."""
 OPERATION_TYPE_BALANCE_INQUIRY: OperationType.ValueType  # 13
-"""余额查询: tells available money and moves none; `amount_minor` is 0. Needs a PIN unless asked by card code."""
+"""余额查询: tells available money and moves none; `amount_minor` is 0."""
 Global___OperationType: _TypeAlias = OperationType  # noqa: Y015
 
 class _DecisionReason:

@@ -32,6 +32,8 @@ def test_classes_are_those_the_protos_name() -> None:
         "Authorize": "authorization",
         "AuthorizeStream": "authorization",
         "LookUpOperation": "authorization_lookup",
+        "RegisterCardToken": "card_token",
+        "RevokeCardToken": "card_token",
         "CreateChallenge": "card_authentication",
         "AuthenticateCard": "card_authentication",
         "VerifyIdentity": "identity",
