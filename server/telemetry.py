@@ -74,10 +74,8 @@ def cryptography_counter(operation: str, outcome: str) -> Counter:
 
 @cache
 def rules_version() -> Gauge:
-    """The least of all workers: one that lags behind shows.
-
-    Made by the first who asks: a process without rules, such as the housekeeper, would count as version 0.
-    """
+    """The least of all workers: one that lags behind shows. Made by the first who asks: a process without rules,
+    such as the housekeeper, would count as version 0."""
     return Gauge(
         "onecard_rules_version",
         "Version of the rules that the most backward worker follows.",

@@ -13,7 +13,9 @@ from enum import Enum
 from typing import Any
 
 SCHEMA_VERSION = 1
-_CANONICAL = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=bytes.hex, check_circular=False)
+_CANONICAL = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, default=bytes.hex, check_circular=False
+)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_ORDINAL = EPOCH.toordinal()
 
