@@ -52,12 +52,15 @@ from server.errors import (
 log = logging.getLogger(__name__)
 
 LOCK_CARDS = load("server.engine")["lock_cards"]
+LOCK_FREE_CARDS = load("server.engine")["lock_free_cards"]
 READ_BATCH = load("server.engine")["read_batch"]
 NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
 
 OPERATION_IDS_PER_BLOCK = 10_000
 ATTEMPTS_MAX = 5
 RETRY_DELAY_MAX_S = 0.02
+# How often a batch may go on without an operation whose card is held; then its batch waits for the card.
+PASSED_OVER_MAX = 3
 SWITCH_KEY_PARTS = 4
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
@@ -89,15 +92,20 @@ class Lane:
         settings: LaneSettings,
         on_trouble: Callable[[], None],
         prepare_aside: Callable[[Sequence[Operation]], None],
+        put_back: Callable[[Sequence[Operation]], None],
     ) -> None:
         """
         Args:
             on_trouble: called when a batch is held up, and others should not wait for this lane.
             prepare_aside: has operations prepared while no lane waits, and queues them again.
+            put_back: queues operations again, in front of all others.
         """
         self._settings = settings
         self._on_trouble = on_trouble
         self._prepare_aside = prepare_aside
+        self._put_back = put_back
+        # Operations of the present batch whose cards somebody else held.
+        self._passed_over: list[Operation] = []
         self.in_trouble = False
         self._connection = settings.open_connection()
         # The connection on which a transaction is open: a new connection has none, whatever the old one had.
@@ -128,10 +136,11 @@ class Lane:
                 await self._admit(operations)
             except Exception as error:
                 # Only an error of the engine itself comes here, and even then no caller waits for ever.
+                self._passed_over.clear()
                 unsettled = [o for o in operations if o.ticket.results[o.index] is None]
                 reject(unsettled, as_operating_error(error))
                 await self._discard()
-            # What is being prepared aside has no result yet and comes again.
+            # What is being prepared aside or was passed over has no result yet and comes again.
             settled = [o for o in operations if o.ticket.results[o.index] is not None]
             results = [operation.ticket.results[operation.index] for operation in settled]
             try:
@@ -139,6 +148,9 @@ class Lane:
             except Exception as error:
                 # A lane that ends here would leave every later caller waiting.
                 log.error("batch was not observed", exc_info=error)
+            if self._passed_over:
+                self._put_back(self._passed_over)
+                self._passed_over = []
         await self._connection.close()
 
     async def _admit(self, operations: Sequence[Operation]) -> None:
@@ -201,7 +213,7 @@ class Lane:
         connections_lost = 0
         for _ in range(ATTEMPTS_MAX):
             try:
-                results = await self._transact(operations)
+                decided, results = await self._transact(operations)
             except LOST_RACE:
                 await self._roll_back()
                 await asyncio.sleep(random.uniform(0, RETRY_DELAY_MAX_S))
@@ -229,19 +241,24 @@ class Lane:
                 await self._halve(operations, error)
                 return
             else:
-                for operation, result in zip(operations, results, strict=True):
+                for operation, result in zip(decided, results, strict=True):
                     operation.settle(result)
+                if len(decided) < len(operations):
+                    self._pass_over([o for o in operations if o.ticket.results[o.index] is None])
                 return
         await self._halve(operations, ContendedError())
 
-    async def _transact(self, operations: Sequence[Operation]) -> Results:
-        """Runs one transaction; returns the results in order, all of them durable."""
+    async def _transact(self, operations: Sequence[Operation]) -> tuple[Sequence[Operation], Results]:
+        """Runs one transaction; returns what it decided and the results in order, all of them durable.
+
+        What it did not decide waits for a card that somebody else holds.
+        """
         connection = await self._connection.get()
         shard = operations[0].shard
         if self._transaction_on is not connection:
             await connection.execute("BEGIN")
             self._transaction_on = connection
-        batch = await self._lock(connection, operations, shard)
+        operations, batch = await self._lock_free(connection, operations, shard)
         # Answers last: a twin without a card to lock may commit in between, and then its answer must be seen, not only
         # what it changed.
         for capability, own in by_capability(operations).items():
@@ -249,21 +266,37 @@ class Lane:
         answers, used_keys = await self._read(connection, operations, batch, shard)
         await self._reserve_operation_ids(connection, len(operations))
         writer = BatchWriter()
-        results, decided = self._decide(operations, batch, answers, used_keys, writer)
+        results, outcomes = self._decide(operations, batch, answers, used_keys, writer)
         await writer.write(connection, batch, shard=shard)
-        for capability, own_decided in _by_capability_decided(decided).items():
+        for capability, own_decided in _by_capability_decided(outcomes).items():
             await capability.persist(connection, batch, own_decided)
         # When more waits, the next transaction begins in the same round trip.
         chain = self._has_more()
         status = await connection.execute("COMMIT AND CHAIN" if chain else "COMMIT")
         assert status == "COMMIT", "PostgreSQL answers the commit of a failed transaction with ROLLBACK"
         self._transaction_on = connection if chain else None
-        return results
+        return operations, results
 
-    async def _lock(self, connection: Connection, operations: Sequence[Operation], shard: int) -> Batch:
+    async def _lock_free(
+        self, connection: Connection, operations: Sequence[Operation], shard: int
+    ) -> tuple[Sequence[Operation], Batch]:
+        """Locks the cards that are free, and gives the operations on them; waits when there is nothing else to do.
+
+        One card that another batch holds would hold up all others, and those of the next batch behind them.
+        """
+        if not any(o.urgent or o.passed_over >= PASSED_OVER_MAX for o in operations):
+            batch = await self._lock(connection, LOCK_FREE_CARDS, operations, shard)
+            free = [o for o in operations if o.card_id is None or o.card_id in batch.cards]
+            if free:
+                return free, batch
+        return operations, await self._lock(connection, LOCK_CARDS, operations, shard)
+
+    async def _lock(
+        self, connection: Connection, statement: str, operations: Sequence[Operation], shard: int
+    ) -> Batch:
         """Locks the cards; the batch has no accounts yet."""
         card_ids = {o.card_id for o in operations if o.card_id is not None}
-        rows = await connection.fetch(LOCK_CARDS, card_ids, shard)
+        rows = await connection.fetch(statement, card_ids, shard)
         now = datetime.fromtimestamp(rows[-1][0], UTC)
         business_date = self._settings.calendar.business_date_of(now)
         return Batch(
@@ -344,6 +377,11 @@ class Lane:
         if self._operation_id_next + count > self._operation_id_end:
             self._operation_id_next = await connection.fetchval(NEXT_OPERATION_IDS)
             self._operation_id_end = self._operation_id_next + OPERATION_IDS_PER_BLOCK
+
+    def _pass_over(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            operation.passed_over += 1
+        self._passed_over += operations
 
     def _call_for_help(self) -> None:
         self.in_trouble = True
