@@ -61,6 +61,9 @@ ATTEMPTS_MAX = 5
 RETRY_DELAY_MAX_S = 0.02
 # How often a batch may go on without an operation whose card is held; then its batch waits for the card.
 PASSED_OVER_MAX = 3
+# Batches that look their switch keys up after one that lost a race. The unique index finds duplicates too, and they are
+# rare: looking each key up costs more than running one batch in many again.
+CAREFUL_BATCHES = 16
 SWITCH_KEY_PARTS = 4
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
@@ -106,6 +109,7 @@ class Lane:
         self._put_back = put_back
         # Operations of the present batch whose cards somebody else held.
         self._passed_over: list[Operation] = []
+        self._careful_batches = 0
         self.in_trouble = False
         self._connection = settings.open_connection()
         # The connection on which a transaction is open: a new connection has none, whatever the old one had.
@@ -215,6 +219,7 @@ class Lane:
             try:
                 decided, results = await self._transact(operations)
             except LOST_RACE:
+                self._careful_batches = CAREFUL_BATCHES
                 await self._roll_back()
                 await asyncio.sleep(random.uniform(0, RETRY_DELAY_MAX_S))
             except HELD_UP:
@@ -241,6 +246,7 @@ class Lane:
                 await self._halve(operations, error)
                 return
             else:
+                self._careful_batches = max(0, self._careful_batches - 1)
                 for operation, result in zip(decided, results, strict=True):
                     operation.settle(result)
                 if len(decided) < len(operations):
@@ -311,9 +317,12 @@ class Lane:
     async def _read(
         self, connection: Connection, operations: Sequence[Operation], batch: Batch, shard: int
     ) -> tuple[dict[str, StoredAnswer], set[SwitchKey]]:
-        """Reads accounts into the batch; gives stored answers and the switch keys that are in use."""
+        """Reads accounts into the batch; gives stored answers and the switch keys that are in use.
+
+        Without a reason to look switch keys up, none is given: a batch that uses one again loses the race for it.
+        """
         since = look_back_date(batch.business_date, hours=self._settings.request_log_hours)
-        keys = [key for operation in operations if (key := switch_key(operation)) is not None]
+        keys = [k for o in operations if (k := switch_key(o)) is not None] if self._careful_batches else []
         row = await connection.fetchrow(
             READ_BATCH,
             shard,

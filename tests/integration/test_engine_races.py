@@ -8,7 +8,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from server.edge.status import to_operation_error
 from server.engine.business_calendar import BusinessCalendar
-from server.engine.lane import PASSED_OVER_MAX
+from server.engine.lane import CAREFUL_BATCHES, PASSED_OVER_MAX
 from server.errors import ContendedError, RequestIdReusedError, UnavailableError
 
 
@@ -43,6 +43,21 @@ async def test_deadlock_is_resolved_by_another_attempt(bench: Bench) -> None:
     await stranger.close()
     assert all(isinstance(result, StringValue) for result in results)
     assert [await bench.posted_minor(card) for card in (1, 2)] == [10, 10]
+
+
+async def test_a_used_switch_key_is_found_whether_or_not_keys_were_looked_up(bench: Bench) -> None:
+    engine = bench.engine(lanes=1)
+    first = trial(1)
+    await engine.submit([first])
+    for batch in range(CAREFUL_BATCHES + 2):
+        # The first of them loses to the index, those behind it look up, the last ones lose again.
+        duplicate, other = trial(2, money=first.money), trial(3)
+        declined, answered = await engine.submit([duplicate, other])
+        assert "duplicate" in declined.value
+        assert answered.value.endswith(f"holds {10 * (batch + 1)}")
+        assert await bench.rows_of(duplicate) == (1, 0, 1)
+        assert await bench.rows_of(other) == ONCE
+    assert await bench.posted_minor(2) == 0
 
 
 async def test_a_held_card_holds_up_no_other_of_its_batch(bench: Bench) -> None:
