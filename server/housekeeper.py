@@ -77,6 +77,7 @@ JOBS: tuple[Job, ...] = (
     Job("expire_holds", 5, expire_holds),
     Job("expire_key_proposals", 60, upkeep.expire_proposals),
     Job("sequence_events", sequencer.PERIOD_S, sequencer.keep_sequencing),
+    Job("sequence_stragglers", 60, sequencer.sequence_stragglers),
     Job("roll_up_positions", 1, positions.roll_up),
 )
 
