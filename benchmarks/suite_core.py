@@ -7,6 +7,7 @@ approval that was acknowledged is stored, no more and no less. A figure that fai
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from benchmarks.suite_result import SuiteResult, SuiteSettings, from_load
 
 # Prepared for each second of a closed loop: well above what is decided, at first by a guess, then by what was measured.
 GUESS_PER_SECOND_AND_WORKER: Final = {"unary": 5_000, "frames": 20_000}
-_MEASURED_RESERVE: Final = 1.6
+_MEASURED_RESERVE: Final = 2
 _METHODS: Final = {"unary": "Authorize", "frames": "AuthorizeStream"}
 _SHARE_TOLERANCE: Final = 0.01
 
@@ -72,8 +73,8 @@ class CoreBench:
     settings: SuiteSettings
     acknowledged: int = 0
     """Approvals of all runs so far: the database must hold as many."""
-    rates: dict[str, float] = field(default_factory=dict)
-    """Suite → rate of its latest run."""
+    rates: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Suite → rate of each of its runs."""
 
     def run(self, load: Load, *, beside: AbstractContextManager[object] | None = None) -> SuiteResult:
         """Encodes the operations, drives the core with them, and compares answers and books.
@@ -91,7 +92,7 @@ class CoreBench:
         with beside or nullcontext():
             run = run_load(job, processes=self.core.processes, trees=self.core.trees)
         payload_file.unlink()
-        self.rates[load.suite] = run.rate_per_s
+        self.rates[load.suite].append(run.rate_per_s)
         whole = run.result.whole
         self.acknowledged += whole.approved
         stored, disagreement = stored_approvals(self.core), reconcile(self.core)
@@ -134,8 +135,8 @@ class CoreBench:
         if load.prepared_per_s is not None:
             return int(seconds * load.prepared_per_s) + 1
         guess = GUESS_PER_SECOND_AND_WORKER[load.kind] * self.settings.workers
-        measured = self.rates.get(load.suite)
-        return int(seconds * (measured * _MEASURED_RESERVE if measured else guess)) + 1
+        measured = self.rates[load.suite]
+        return int(seconds * (max(measured) * _MEASURED_RESERVE if measured else guess)) + 1
 
     def _job(self, load: Load, payload_file: Path) -> GeneratorJob:
         acquirers = self.core.acquirers

@@ -46,7 +46,7 @@ def run_idle(bench: CoreBench) -> SuiteResult:
 
 def run_half_load(bench: CoreBench) -> SuiteResult:
     """Calls at half of the rate that ``unary`` reached in the same repeat, at random times."""
-    saturated_per_s = bench.rates["unary"]
+    saturated_per_s = bench.rates["unary"][-1]
     load = open_loop("half-load", bench.settings, rate_per_s=saturated_per_s / 2)
     return check_kept_up(bench.run(load), asked_per_s=saturated_per_s / 2)
 
@@ -63,6 +63,8 @@ def run_soak(bench: CoreBench) -> SuiteResult:
     groups = workers | {group: pids for group, pids in core.processes.items() if group != "workers"}
     watch = MemoryWatch(groups, core.trees)
     result = check_kept_up(bench.run(load, beside=watch), asked_per_s=settings.soak_rate_per_s)
+    unread = [group for group in (*groups, *core.trees) if group not in watch.samples]
+    result = result.with_failures([f"the memory of {group} could not be read" for group in unread])
     return replace(result, facts={**result.facts, "memory": watch.facts()})
 
 

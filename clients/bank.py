@@ -1,6 +1,5 @@
 """A bank's core system: issues cards and PINs, takes deposits, forwards purchases, stops lost cards."""
 
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,9 +10,9 @@ from onecard.v1 import cards_pb2, common_pb2, cryptography_pb2, identity_pb2
 from clients.channel import new_request_id
 from clients.errors import OneCardCallError, from_operation_error
 from clients.frames import FRAMES_IN_FLIGHT_MAX
-from clients.purpose import CARD_APPLICATION, CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS
+from clients.money_requests import MoneyRequests
+from clients.purpose import CARD_APPLICATION, CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS, CARD_TOKEN
 from clients.service_client import OneCardClient
-from clients.terminal import StanCounter
 
 # The outcome of one operation of a frame; an error may be sent again under the same request id if it is retryable.
 FrameOutcome: TypeAlias = pb.AuthorizeResponse | OneCardCallError
@@ -41,7 +40,7 @@ class CardApplication:
 
 
 class Bank:
-    """One bank.
+    """One bank; ``requests`` builds what its own counter sends.
 
     Args:
         client: of the bank.
@@ -51,8 +50,7 @@ class Bank:
 
     def __init__(self, client: OneCardClient, *, counter_id: str = "COUNTER") -> None:
         self._client = client
-        self._counter_id = counter_id
-        self._stans = StanCounter()
+        self.requests = MoneyRequests(terminal_id=counter_id)
 
     async def issue_card(
         self, application: CardApplication, *, request_id: str | None = None
@@ -85,19 +83,10 @@ class Bank:
 
     def prepare_deposit(self, pan: str, *, amount_minor: int) -> pb.AuthorizeRequest:
         """Builds a deposit; nothing is sent."""
-        return pb.AuthorizeRequest(
-            request_id=new_request_id(),
-            operation=pb.OPERATION_TYPE_DEPOSIT,
-            pan=pan,
-            amount_minor=amount_minor,
-            currency_code="CNY",
-            terminal_id=self._counter_id,
-            stan=self._stans.next(),
-            terminal_time_unix_ms=int(time.time() * 1000),
-        )
+        return self.requests.without_chip(pb.OPERATION_TYPE_DEPOSIT, pan, amount_minor=amount_minor)
 
     async def authorize(self, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
-        """Sends a purchase that a terminal prepared, or a deposit; again under the same id gives the same outcome.
+        """Sends what a terminal prepared, or a deposit; again under the same id gives the same outcome.
 
         Raises:
             OneCardCallError: no answer.
@@ -283,5 +272,39 @@ class Bank:
                 catalogue_item=CARD_PIN.catalogue_item,
                 catalogue_item_version=CARD_PIN.catalogue_item_version,
                 card=card,
+            )
+        )
+
+    async def register_card_token(self, card: common_pb2.CardReference, *, card_token: str) -> None:
+        """Lets ``card_token``, of 8 to 64 characters and the bank's own, name a card that is kept on file.
+
+        Raises:
+            AlreadyExistsError: ``CARD_TOKEN_TAKEN``: it was registered before.
+            StateConflictError: the card is not in use.
+            OneCardCallError: no answer.
+        """
+        await self._client.register_card_token(
+            pb.RegisterCardTokenRequest(
+                request_id=new_request_id(),
+                card=card,
+                card_token=card_token,
+                catalogue_item=CARD_TOKEN.catalogue_item,
+                catalogue_item_version=CARD_TOKEN.catalogue_item_version,
+            )
+        )
+
+    async def revoke_card_token(self, card_token: str) -> None:
+        """Ends a token; in force when this returns.
+
+        Raises:
+            NotFoundError: ``CARD_TOKEN_UNKNOWN``: the bank has no such token in use.
+            OneCardCallError: no answer.
+        """
+        await self._client.revoke_card_token(
+            pb.RevokeCardTokenRequest(
+                request_id=new_request_id(),
+                card_token=card_token,
+                catalogue_item=CARD_TOKEN.catalogue_item,
+                catalogue_item_version=CARD_TOKEN.catalogue_item_version,
             )
         )

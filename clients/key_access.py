@@ -8,7 +8,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import click
 from onecard.v1 import cryptography_pb2
@@ -85,9 +85,21 @@ class Access(NamedTuple):
     credentials: ClientCredentials
 
 
-def as_operator(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Adds the options that say where the core is and who asks, and runs the command as that operator."""
+Command: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 
+
+def as_operator(command: Command) -> Callable[..., None]:
+    """``as_operator_with`` a custodian of keys."""
+    return as_operator_with(KeyCustodian)(command)
+
+
+def as_operator_with(client_of: Callable[[OneCardChannel], Any]) -> Callable[[Command], Callable[..., None]]:
+    """Adds the options that say where the core is and who asks, and runs the command as that operator, whose client
+    is its first argument."""
+    return functools.partial(_as_operator, client_of)
+
+
+def _as_operator(client_of: Callable[[OneCardChannel], Any], command: Command) -> Callable[..., None]:
     @functools.wraps(command)
     def run(
         participant: str,
@@ -109,7 +121,7 @@ def as_operator(command: Callable[..., Coroutine[Any, Any, None]]) -> Callable[.
                 raise WrongUseError(f"cannot read {error.filename}: {error.strerror}") from None
             async with channel:
                 try:
-                    await command(KeyCustodian(channel), **options)
+                    await command(client_of(channel), **options)
                 except OneCardCallError as error:
                     raise RefusedError(error) from None
 

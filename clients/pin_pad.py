@@ -1,10 +1,14 @@
 """A terminal's PIN pad: each PIN leaves it under a key of its own, by DUKPT, bound to the card it was entered for.
 
+It puts codes over the terminal's messages too, each under a key of its own.
+
 Must never keep a PIN, nor a key that was used.
 """
 
+from onecard.v1 import authorization_pb2
 from onecard.v1 import cryptography_pb2 as pb
 
+from clients.message_mac import put_mac
 from crypto.dukpt_aes import AesDukptTerminal
 from crypto.dukpt_tdes import DukptKeyUse, TdesDukptTerminal
 from crypto.keys import Cipher, Key
@@ -56,3 +60,17 @@ class PinPad:
         return pb.EncryptedPin(
             block=block, format=self._wire_layout, key=pb.KeyReference(name=self._bdk_name), ksn=ksn
         )
+
+    def put_mac(self, request: authorization_pb2.AuthorizeRequest) -> None:
+        """Puts a code on a request that is otherwise ready, in a transaction of its own.
+
+        Raises:
+            ValueError: a field holds the separator of the message.
+            KeyStateError: the pad's keys are used up.
+        """
+        ksn = self._keys.begin()
+        try:
+            key = self._keys.working_key(DukptKeyUse.MAC_REQUEST)
+            put_mac(request, key, name=self._bdk_name, ksn=ksn)
+        finally:
+            self._keys.end()

@@ -14,6 +14,7 @@ from onecard.v1 import (
     cryptography_pb2,
     identity_pb2,
     keys_pb2,
+    rules_pb2,
     settlement_pb2,
 )
 
@@ -42,6 +43,18 @@ LOOK_UP_OPERATION = _rpc(
     "LookUpOperation",
     authorization_pb2.LookUpOperationRequest,
     authorization_pb2.LookUpOperationResponse,
+)
+REGISTER_CARD_TOKEN = _rpc(
+    "AuthorizationService",
+    "RegisterCardToken",
+    authorization_pb2.RegisterCardTokenRequest,
+    authorization_pb2.RegisterCardTokenResponse,
+)
+REVOKE_CARD_TOKEN = _rpc(
+    "AuthorizationService",
+    "RevokeCardToken",
+    authorization_pb2.RevokeCardTokenRequest,
+    authorization_pb2.RevokeCardTokenResponse,
 )
 CREATE_CHALLENGE = _rpc(
     "CardAuthenticationService",
@@ -178,6 +191,31 @@ AUTHORIZE_STREAM = StreamRpc(
     authorization_pb2.AuthorizeStreamRequest,
     authorization_pb2.AuthorizeStreamResponse,
 )
+LIST_RULES = _rpc("RuleService", "ListRules", rules_pb2.ListRulesRequest, rules_pb2.ListRulesResponse)
+PROPOSE_RULE_CHANGE = _rpc(
+    "RuleService",
+    "ProposeRuleChange",
+    rules_pb2.ProposeRuleChangeRequest,
+    rules_pb2.ProposeRuleChangeResponse,
+)
+EXTEND_RULE_CHANGE = _rpc(
+    "RuleService", "ExtendRuleChange", rules_pb2.ExtendRuleChangeRequest, rules_pb2.ExtendRuleChangeResponse
+)
+APPROVE_RULE_CHANGE = _rpc(
+    "RuleService",
+    "ApproveRuleChange",
+    rules_pb2.ApproveRuleChangeRequest,
+    rules_pb2.ApproveRuleChangeResponse,
+)
+REJECT_RULE_CHANGE = _rpc(
+    "RuleService", "RejectRuleChange", rules_pb2.RejectRuleChangeRequest, rules_pb2.RejectRuleChangeResponse
+)
+GET_RULE_CHANGE = _rpc(
+    "RuleService", "GetRuleChange", rules_pb2.GetRuleChangeRequest, rules_pb2.GetRuleChangeResponse
+)
+LIST_RULE_CHANGES = _rpc(
+    "RuleService", "ListRuleChanges", rules_pb2.ListRuleChangesRequest, rules_pb2.ListRuleChangesResponse
+)
 CRYPTOGRAPHY_STREAM = StreamRpc(
     "/onecard.v1.CryptographyService/CryptographyStream",
     cryptography_pb2.CryptographyStreamRequest,
@@ -202,6 +240,18 @@ class OneCardClient:
     ) -> authorization_pb2.LookUpOperationResponse:
         """The stored outcome of an operation of the caller's own, and what became of it."""
         return await self.channel.unary(LOOK_UP_OPERATION, request)
+
+    async def register_card_token(
+        self, request: authorization_pb2.RegisterCardTokenRequest
+    ) -> authorization_pb2.RegisterCardTokenResponse:
+        """Lets a token of the caller's own name a card."""
+        return await self.channel.unary(REGISTER_CARD_TOKEN, request)
+
+    async def revoke_card_token(
+        self, request: authorization_pb2.RevokeCardTokenRequest
+    ) -> authorization_pb2.RevokeCardTokenResponse:
+        """Ends a token for the next operation of every worker."""
+        return await self.channel.unary(REVOKE_CARD_TOKEN, request)
 
     def authorize_stream(
         self,
@@ -371,6 +421,46 @@ class OneCardClient:
     async def explain_arqc(self, request: keys_pb2.ExplainArqcRequest) -> keys_pb2.ExplainArqcResponse:
         """Tells why a cryptogram was wrong."""
         return await self.channel.unary(EXPLAIN_ARQC, request)
+
+    async def list_rules(self, request: rules_pb2.ListRulesRequest) -> rules_pb2.ListRulesResponse:
+        """Lists the rules in force of a kind."""
+        return await self.channel.unary(LIST_RULES, request)
+
+    async def propose_rule_change(
+        self, request: rules_pb2.ProposeRuleChangeRequest
+    ) -> rules_pb2.ProposeRuleChangeResponse:
+        """Proposes rules of one kind; another operator approves them."""
+        return await self.channel.unary(PROPOSE_RULE_CHANGE, request)
+
+    async def extend_rule_change(
+        self, request: rules_pb2.ExtendRuleChangeRequest
+    ) -> rules_pb2.ExtendRuleChangeResponse:
+        """Adds rules to one's own proposal."""
+        return await self.channel.unary(EXTEND_RULE_CHANGE, request)
+
+    async def approve_rule_change(
+        self, request: rules_pb2.ApproveRuleChangeRequest
+    ) -> rules_pb2.ApproveRuleChangeResponse:
+        """Puts a change of rules in force."""
+        return await self.channel.unary(APPROVE_RULE_CHANGE, request)
+
+    async def reject_rule_change(
+        self, request: rules_pb2.RejectRuleChangeRequest
+    ) -> rules_pb2.RejectRuleChangeResponse:
+        """Rejects or withdraws a change of rules."""
+        return await self.channel.unary(REJECT_RULE_CHANGE, request)
+
+    async def get_rule_change(
+        self, request: rules_pb2.GetRuleChangeRequest
+    ) -> rules_pb2.GetRuleChangeResponse:
+        """Tells a change and its rules, beside those before it."""
+        return await self.channel.unary(GET_RULE_CHANGE, request)
+
+    async def list_rule_changes(
+        self, request: rules_pb2.ListRuleChangesRequest
+    ) -> rules_pb2.ListRuleChangesResponse:
+        """Lists changes of rules, the latest first."""
+        return await self.channel.unary(LIST_RULE_CHANGES, request)
 
     def subscribe_events(
         self, request: settlement_pb2.SubscribeEventsRequest

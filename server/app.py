@@ -29,6 +29,8 @@ from onecard.v1 import (
     identity_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
+    rules_pb2,
+    rules_pb2_grpc,
     settlement_pb2,
     settlement_pb2_grpc,
 )
@@ -65,7 +67,10 @@ from server.keys.execution import AdministeredKeys
 from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
 from server.keys.servicer import KeyServicer
-from server.rulebook.book import RuleBook
+from server.rulebook.book import RuleBook, RuleReader
+from server.rulebook.reading import RuleReading
+from server.rulebook.service import RuleChanges
+from server.rulebook.servicer import RuleServicer
 from server.settings import Settings
 from server.settlement.servicer import SettlementServicer
 from server.settlement.subscriptions import INDEXED_READS, Subscriptions
@@ -81,6 +86,7 @@ SERVICES = {
         (cryptography_pb2, "CryptographyService"),
         (identity_pb2, "IdentityService"),
         (keys_pb2, "KeyService"),
+        (rules_pb2, "RuleService"),
         (settlement_pb2, "SettlementService"),
     )
 }
@@ -110,9 +116,10 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
         PeriodicReader("catalogue", catalogue.refresh),
     ]
     lines = AccessLines(enabled=settings.log_level in {"debug", "info"})
-    book = RuleBook()
+    rules = RuleBook()
+    readers.append(PeriodicReader("rules", RuleReader(pool, rules).refresh))
     engine = build_engine(
-        settings, worker_index=worker_index, keys_may_block=key_store.is_blocking, book=book
+        settings, worker_index=worker_index, keys_may_block=key_store.is_blocking, rules=rules
     )
     server, health_servicer = build_server(settings)
     keys = KeyCalls(key_store)
@@ -127,7 +134,7 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
             registry=registry,
             catalogue=catalogue,
             keys=keys,
-            book=book,
+            rules=rules,
             pool=pool,
         )
     except CryptoError as error:
@@ -139,6 +146,9 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
             reading=KeyReading(pool, administered_keys),
         ),
         cast("grpc.aio.Server", gate),
+    )
+    rules_pb2_grpc.add_RuleServiceServicer_to_server(
+        RuleServicer(changes=RuleChanges(pool), reading=RuleReading(pool)), cast("grpc.aio.Server", gate)
     )
     add_settlement(gate, settings, pool=settlement_pool, subscriptions=subscriptions)
 
@@ -183,7 +193,7 @@ def open_key_store(settings: Settings) -> ListedKeyStore:
 
 
 def build_engine(
-    settings: Settings, *, worker_index: int, keys_may_block: bool, book: RuleBook
+    settings: Settings, *, worker_index: int, keys_may_block: bool, rules: RuleBook
 ) -> GroupCommit:
     """The worker's engine with its lanes."""
     return GroupCommit(
@@ -198,7 +208,7 @@ def build_engine(
             calendar=business_calendar(settings),
             request_log_hours=settings.request_log_hours_min,
             shard_count=settings.shards,
-            rules=book,
+            rules=rules,
             keys_may_block=keys_may_block,
             observe=_observe,
         ),
@@ -239,7 +249,7 @@ def add_servicers(
     registry: ParticipantRegistry,
     catalogue: Catalogue,
     keys: KeyCalls,
-    book: RuleBook,
+    rules: RuleBook,
     pool: "asyncpg.Pool[Any]",
 ) -> None:
     """Builds every capability on the same engine and keys, each behind the gate."""
@@ -248,6 +258,8 @@ def add_servicers(
     _require_policies()
     key_store = keys.store
     blind_index = key_store.blind_index(key_store.active("blind-index"))
+    sealer = key_store.sealer(key_store.active("sealing"))
+    card_codes = key_store.card_codes(key_store.active("card-code"))
     challenges = key_store.challenges(key_store.active("challenge"))
     intake = Intake(
         catalogue=catalogue,
@@ -268,7 +280,11 @@ def add_servicers(
     authorization_pb2_grpc.add_AuthorizationServiceServicer_to_server(
         AuthorizationServicer(
             **shared,
-            book=book,
+            sealer=sealer,
+            card_codes=card_codes,
+            today=today,
+            code_life_s=settings.card_code_life_s + settings.card_code_skew_s,
+            book=rules,
             look_up=OperationLookUp(pool, shard_count=settings.shards),
             renew=gate.renew,
         ),
@@ -284,7 +300,7 @@ def add_servicers(
         IdentityServicer(
             **shared,
             challenges=challenges,
-            card_codes=key_store.card_codes(key_store.active("card-code")),
+            card_codes=card_codes,
             today=today,
             challenge_life_s=settings.challenge_life_s,
             card_code_life_s=settings.card_code_life_s,
@@ -292,7 +308,6 @@ def add_servicers(
         ),
         server,
     )
-    sealer = key_store.sealer(key_store.active("sealing"))
     cryptography_pb2_grpc.add_CryptographyServiceServicer_to_server(
         CryptographyServicer(**shared, sealer=sealer, renew=gate.renew, today=today), server
     )

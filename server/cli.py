@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
+from server.database_options import database_dsn, database_options
 from server.errors import ConfigurationError, OneCardError
-from server.settings import click_options, settings_from_flags, socket_dsn
+from server.settings import click_options, settings_from_flags
 
 EXIT_CONFIGURATION = 2
 EXIT_FAILED = 1
@@ -60,37 +61,6 @@ def serve(**flags: Any) -> None:
     supervisor.serve(settings)
 
 
-def _database_options(command: Any) -> Any:
-    """Where a tool finds the database: the instance that runs on DATA_DIR, or a DSN."""
-    command = click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path),
-        default=Path("data"),
-        show_default=True,
-        envvar="ONECARD_DATA_DIR",
-        help="Data directory of a running embedded instance.",
-    )(command)
-    return click.option("--dsn", envvar="ONECARD_DSN", help="PostgreSQL address instead (postgresql://...).")(
-        command
-    )
-
-
-def database_dsn(data_dir: Path, dsn: str | None) -> str:
-    """The DSN given, or the socket of the instance that runs on the data directory.
-
-    Raises:
-        ConfigurationError: no instance runs there, or it uses a database of its own.
-    """
-    from server.run_files import read_run_file
-
-    if dsn:
-        return dsn
-    facts = read_run_file(data_dir.absolute())
-    if not facts["embedded"]:
-        raise ConfigurationError("the running onecard uses an external database: give its --dsn")
-    return socket_dsn(Path(facts["socket_dir"]))
-
-
 @main.group()
 def participants() -> None:
     """Who may call: banks, agencies, terminal operators, and what each is granted."""
@@ -100,7 +70,7 @@ def participants() -> None:
 @click.argument("participant_id")
 @click.option("--name", required=True, help="Name shown to people.")
 @click.option("--kind", type=click.Choice(PARTICIPANT_KINDS), required=True)
-@_database_options
+@database_options
 def add_participant(participant_id: str, name: str, kind: str, data_dir: Path, dsn: str | None) -> None:
     """Add a participant; on the embedded default also issue its development certificate."""
     from server.development_ca import check_participant_id, issue_participant_certificate
@@ -117,7 +87,7 @@ def add_participant(participant_id: str, name: str, kind: str, data_dir: Path, d
 @click.argument("participant_id")
 @click.argument("grant_kind", type=click.Choice(GRANT_KINDS))
 @click.argument("grant_values", nargs=-1, required=True)
-@_database_options
+@database_options
 def grant(
     participant_id: str, grant_kind: str, grant_values: tuple[str, ...], data_dir: Path, dsn: str | None
 ) -> None:
@@ -137,7 +107,7 @@ def grant(
 @click.argument("participant_id")
 @click.argument("grant_kind", type=click.Choice(GRANT_KINDS), required=False)
 @click.argument("grant_values", nargs=-1)
-@_database_options
+@database_options
 def revoke(
     participant_id: str,
     grant_kind: str | None,
@@ -160,7 +130,7 @@ def revoke(
 
 
 @participants.command("list")
-@_database_options
+@database_options
 def list_participants(data_dir: Path, dsn: str | None) -> None:
     """List participants and their grants."""
     from rich.console import Console
@@ -173,7 +143,7 @@ def list_participants(data_dir: Path, dsn: str | None) -> None:
 
 
 @main.command()
-@_database_options
+@database_options
 def reconcile(data_dir: Path, dsn: str | None) -> None:
     """Prove that balances and postings agree; exit code 1 when they do not."""
     import importlib
@@ -239,6 +209,29 @@ def keys(ctx: click.Context) -> None:
     ctx.obj = _running_address
 
 
+class _ArchiveCommands(click.Group):
+    """Loaded when they are named: they bring pyarrow."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._loaded().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._loaded().get_command(ctx, cmd_name)
+
+    def _loaded(self) -> click.Group:
+        import importlib
+
+        group: click.Group = importlib.import_module("server.archive.commands").main
+        return group
+
+
+@main.group(cls=_ArchiveCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def archive(ctx: click.Context) -> None:
+    """Move old business dates into files, verify the files, and bring dates back."""
+    ctx.obj = database_dsn
+
+
 def _running_address(data_dir: Path) -> str:
     """Where the instance on a data directory listens.
 
@@ -248,6 +241,29 @@ def _running_address(data_dir: Path) -> str:
     from server.run_files import read_run_file
 
     return f"localhost:{read_run_file(data_dir)['port']}"
+
+
+class _RuleCommands(_OneLineErrors):
+    """All speak gRPC, and are loaded when one is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return self._over_grpc().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._over_grpc().get_command(ctx, cmd_name)
+
+    def _over_grpc(self) -> click.Group:
+        import importlib
+
+        group: click.Group = importlib.import_module("clients.rule_commands").main
+        return group
+
+
+@main.group(cls=_RuleCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def rules(ctx: click.Context) -> None:
+    """Read and change the rules that money decisions follow; one operator proposes, another approves."""
+    ctx.obj = _running_address
 
 
 @keys.command()

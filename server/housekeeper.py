@@ -16,6 +16,8 @@ from typing import Any
 import asyncpg
 
 from server import telemetry
+from server.archive import archiving
+from server.archive.errors import ArchiveError
 from server.authorization.expiry import expire_holds
 from server.database import pool as database_pool
 from server.database.statements import load
@@ -35,6 +37,8 @@ ELECTION_LOCK_KEY = 0x6F6E656361726402  # "onecard" and 2; 1 is the migrations'
 ELECTION_PAUSE_S = 2.0
 LEADER_CHECK_S = 1.0
 JOB_TIMEOUT_S = 300.0
+# A date of a whole province is some ten million rows.
+ARCHIVE_TIMEOUT_S = 6 * 3_600.0
 CONNECTIONS_MAX = 4
 DELETED_PER_STATEMENT = 5_000
 PARTITION_DAYS_BACK = 1
@@ -109,6 +113,26 @@ def settlement_jobs(settings: Settings) -> tuple[Job, ...]:
     calendar = BusinessCalendar.of(time_zone=settings.time_zone, cutoff=settings.business_day_cutoff)
     close = closing.closing_job(calendar, settings.settlement_dir, settings.database_dsn)
     return (Job("close_days", 20, close, timeout_s=closing.COPY_TIMEOUT_S),)
+
+
+def archive_jobs(settings: Settings) -> tuple[Job, ...]:
+    """The job that moves old business dates into files; it works on a connection of its own."""
+
+    async def archive_partitions(_pool: "asyncpg.Pool[Any]") -> None:
+        failed = 0
+        async for result in archiving.archive_due(settings.database_dsn, archiving.policy_of(settings)):
+            match result:
+                case archiving.ArchivedDate():
+                    log.info("business date archived", extra={"business_date": str(result.business_date)})
+                case business_date, error:
+                    failed += 1
+                    log.warning(
+                        "business date stays: %s", error.message, extra={"business_date": str(business_date)}
+                    )
+        if failed:
+            raise ArchiveError("ARCHIVE_INCOMPLETE", f"{failed} business dates stay")
+
+    return (Job("archive_partitions", 3_600, archive_partitions, timeout_s=ARCHIVE_TIMEOUT_S),)
 
 
 async def run_jobs(pool: "asyncpg.Pool[Any]", jobs: tuple[Job, ...]) -> None:
@@ -187,7 +211,8 @@ async def run(settings: Settings, _index: int, ready: Callable[[], None]) -> Non
     """The housekeeper process: works until SIGTERM; a job cut off is rolled back and runs again."""
     asked_to_stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asked_to_stop.set)
-    work = asyncio.create_task(keep_house(settings, JOBS + key_jobs(settings) + settlement_jobs(settings)))
+    jobs = JOBS + key_jobs(settings) + settlement_jobs(settings) + archive_jobs(settings)
+    work = asyncio.create_task(keep_house(settings, jobs))
     ready()
     await asked_to_stop.wait()
     work.cancel()

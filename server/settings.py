@@ -163,6 +163,13 @@ class Settings:
     request_log_hours_min: int = _setting(
         72, "Hours in which a request id is replayed.", minimum=72, maximum=8_784, floor_reason=LAW_REPLAY
     )
+    operations_days: int = _setting(
+        100,
+        "Days for which operations stay in the database before they are archived.",
+        minimum=7,
+        maximum=36_500,
+    )
+    archive_dir: Path | None = _setting(None, "Directory of archived operations; default: DATA_DIR/archive.")
     log_days: int = _setting(
         180, "Days for which service logs are kept.", minimum=180, maximum=36_500, floor_reason=LAW_LOGS
     )
@@ -184,6 +191,7 @@ class Settings:
         _check_business_day(self)
         _check_tls(self)
         _check_key_store(self)
+        _check_archive(self)
 
     @property
     def embedded(self) -> bool:
@@ -207,6 +215,10 @@ class Settings:
     def settlement_dir(self) -> Path:
         """Where the files of closed days lie: a date, below it a participant."""
         return self.data_dir / "settlement"
+
+    @property
+    def archives_dir(self) -> Path:
+        return self.archive_dir or self.data_dir / "archive"
 
     def to_json(self) -> str:
         """The settings for a child process; holds the DSN in clear, so it travels through a pipe only."""
@@ -279,6 +291,16 @@ def _check_key_store(settings: Settings) -> None:
         )
 
 
+def _check_archive(settings: Settings) -> None:
+    # One day more than the hours have, because a business date begins on the evening before.
+    look_back_days = -(-settings.request_log_hours_min // 24) + 1
+    if settings.operations_days <= look_back_days:
+        raise ConfigurationError(
+            f"operations_days is {settings.operations_days}, but request ids are looked up for {look_back_days} days:"
+            " give more"
+        )
+
+
 def socket_dsn(socket_dir: Path, *, user: str = "onecard", database: str = "onecard") -> str:
     """The address of an embedded server; peer authentication, so there is no password in it."""
     return f"postgresql:///{database}?host={quote(str(socket_dir), safe='')}&port=5432&user={user}"
@@ -346,4 +368,8 @@ def settings_from_flags(flags: dict[str, Any]) -> Settings:
     """
     settings = Settings(**{name: value for name, value in flags.items() if value is not None})
     # Children may run elsewhere one day; a relative directory must mean the same to all of them.
-    return dataclasses.replace(settings, data_dir=settings.data_dir.absolute())
+    return dataclasses.replace(
+        settings,
+        data_dir=settings.data_dir.absolute(),
+        archive_dir=settings.archive_dir.absolute() if settings.archive_dir else None,
+    )

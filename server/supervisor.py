@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 READY_WAIT_S = 60.0
 START_FAILURES_MAX = 3
 KILL_AFTER_DRAIN_S = 3.0
+ARCHIVE_SETTINGS = ("operations_days", "request_log_hours_min", "time_zone", "business_day_cutoff")
 # A request id and a switch key: see server/engine/sql/claim_keys.sql.
 CLAIMS_PER_OPERATION = 2
 
@@ -189,6 +190,11 @@ class Supervisor:
             "embedded": self._settings.embedded,
             "shards": self._settings.shards,
             "socket_dir": str(self._settings.socket_dir) if self._settings.socket_dir else None,
+            # What `onecard archive` needs to know of this instance.
+            "archive": {
+                "archive_dir": str(self._settings.archives_dir),
+                **{name: getattr(self._settings, name) for name in ARCHIVE_SETTINGS},
+            },
             "tls_dir": str(self._data_dir / "tls") if self._settings.embedded else None,
             "supervisor_pid": os.getpid(),
             "worker_pids": pids["worker"],

@@ -340,9 +340,10 @@ class Core:
         statement = "UPDATE card_states SET status = $2 WHERE card_id = $1"
         await self.database.execute(statement, await self.card_id(card), status)
 
-    async def balance_minor(self, card: VirtualCard) -> int:
-        statement = "SELECT posted_minor FROM accounts WHERE card_id = $1"
-        return await self.database.fetchval(statement, await self.card_id(card))
+    async def balance_minor(self, card: VirtualCard, *, wallet: int = 1) -> int:
+        """What a wallet holds; 0 for one that was never used."""
+        statement = "SELECT posted_minor FROM accounts WHERE card_id = $1 AND wallet = $2"
+        return await self.database.fetchval(statement, await self.card_id(card), wallet) or 0
 
     async def stored(self, request_id: str) -> int:
         """How many outcomes a request id has."""

@@ -1,7 +1,6 @@
 """Runs the day: exit code 0 only when every answer was as expected."""
 
 import asyncio
-import contextlib
 import signal
 import sys
 import time
@@ -11,33 +10,26 @@ from onecard.v1 import authorization_pb2 as pb
 from rich.console import Console
 
 from clients.bank import Bank
-from clients.channel import ClientCredentials, OneCardChannel
 from clients.chip_card import IssuerNotGenuineError
-from clients.demo import key_rotation, killed_worker
-from clients.demo.city_day import Callers, CityDay
-from clients.demo.core_process import (
-    AGENCY,
-    BANK,
-    OPERATORS,
-    TERMINAL_OPERATOR,
-    CoreError,
-    DemoCore,
-    demo_core,
-)
+from clients.demo import impatient_tills, key_rotation, killed_worker, late_advice, province_rules
+from clients.demo.callers import Callers, connected
+from clients.demo.city_day import LEFT_MINOR, CityDay
+from clients.demo.core_process import CoreError, DemoCore, demo_core
+from clients.demo.money_day import MoneyDay
 from clients.demo.pin_day import PinDay
+from clients.demo.pin_holder import PinHolder
 from clients.demo.residents import Bureau, Resident, issue, numbers_of
 from clients.demo.scorecard import Scorecard
 from clients.errors import OneCardCallError
 from clients.operator import Operator
-from clients.service_client import OneCardClient
 from clients.terminal import Terminal
 from server.cards.identifiers import CITIES
 
-RESIDENTS_PER_CITY = 6
+# Three live the day of the card, one its money, three shop.
+RESIDENTS_PER_CITY = 7
 FRAMES, OPERATIONS_PER_FRAME = 8, 128
-# Enough that no worker is left without one: connections fall on workers by chance.
-CHANNELS = 8
 WORKERS = 2
+PACKAGE, SERVICES = "onecard.v1.", 8
 SERVING_S_MAX = 20.0
 DAY_S_MAX = 120.0
 WIDTH = 152
@@ -69,37 +61,45 @@ async def day(console: Console) -> bool:
     return True
 
 
-@contextlib.asynccontextmanager
-async def connected(core: DemoCore) -> AsyncIterator[Callers]:
-    """The participants' clients, each over its own connections and under its own certificate."""
-    async with contextlib.AsyncExitStack() as stack:
-        clients = []
-        for participant in (BANK, AGENCY, TERMINAL_OPERATOR, *OPERATORS):
-            credentials = ClientCredentials.of_participant(core.data_dir, participant)
-            channel = OneCardChannel(core.address, credentials, channels=CHANNELS)
-            clients.append(OneCardClient(await stack.enter_async_context(channel)))
-        bank, agency, terminals, first, second = clients
-        yield Callers(bank, agency, terminals, (first, second))
-
-
 async def _play(scorecard: Scorecard, core: DemoCore, callers: Callers) -> None:
     operator = Operator(callers.terminals.channel)
     await operator.wait_until_serving(timeout_s=SERVING_S_MAX)
-    own = [name for name in await operator.services() if name.startswith("onecard.")]
-    scorecard.event("reflection", ", ".join(own), expected=6, got=len(own))
+    own = [name.removeprefix(PACKAGE) for name in await operator.services() if name.startswith(PACKAGE)]
+    scorecard.event("reflection", ", ".join(own), expected=SERVICES, got=len(own))
     bank, bureau = Bank(callers.bank), Bureau(core.data_dir)
     cities: list[list[Resident]] = []
     for region in CITIES:
         cities.append(await issue(bank, bureau, numbers_of(region, count=RESIDENTS_PER_CITY)))
-    days = []
-    for number, (holder, poor, loser, *_) in enumerate(cities):
-        pins = PinDay(scorecard, callers.bank, bureau, pad=bureau.pin_pad(number), holder=holder)
-        days.append(CityDay(scorecard, callers, bank, holder=holder, poor=poor, loser=loser, pins=pins))
-    await asyncio.gather(*(each.play() for each in days))
-    shoppers = [resident for city in cities for resident in city[3:]]
+    await province_rules.register_merchants(scorecard, callers)
+    await asyncio.gather(
+        *(_play_city(scorecard, callers, bureau, cities, number) for number in range(len(cities)))
+    )
+    shoppers = [resident for city in cities for resident in city[4:]]
     await _stream_frames(scorecard, callers, shoppers)
+    await late_advice.play(scorecard, callers, cities[0][3])
+    await impatient_tills.play(scorecard, terminals=callers.terminals, residents=shoppers)
     await key_rotation.play(scorecard, callers, shoppers[0])
     await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)
+
+
+async def _play_city(
+    scorecard: Scorecard, callers: Callers, bureau: Bureau, cities: list[list[Resident]], number: int
+) -> None:
+    """The day of a city, then its money; the next city's first shopper gets a transfer."""
+    holder, poor, loser, guest, *_ = cities[number]
+    pins = PinDay(scorecard, callers.bank, bureau, pad=bureau.pin_pad(number), holder=holder)
+    bank = Bank(callers.bank, counter_id=f"COUNTER{number}")
+    await CityDay(scorecard, callers, bank, holder=holder, poor=poor, loser=loser, pins=pins).play()
+    # The terminal's own PIN pad, not the bank counter's.
+    neighbour = cities[(number + 1) % len(cities)][4]
+    await MoneyDay(
+        scorecard,
+        callers,
+        guest=PinHolder(bank, bureau, pad=bureau.pin_pad(len(cities) + number), resident=guest),
+        driver=poor,
+        driver_minor=LEFT_MINOR,
+        neighbour=neighbour,
+    ).play()
 
 
 async def _stream_frames(scorecard: Scorecard, callers: Callers, residents: list[Resident]) -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import card_authentication_pb2, cards_pb2, common_pb2, identity_pb2
@@ -10,29 +9,20 @@ from onecard.v1 import card_authentication_pb2, cards_pb2, common_pb2, identity_
 from clients.agency import Agency
 from clients.bank import Bank
 from clients.chip_card import IssuerNotGenuineError
+from clients.demo.callers import Callers
 from clients.demo.pin_day import PinDay
 from clients.demo.residents import OPENING_MINOR, Resident
 from clients.demo.scorecard import Scene, Scorecard, refusal_of
 from clients.errors import OneCardCallError
 from clients.purpose import MEDICAL_VISIT, Purpose
-from clients.service_client import OneCardClient
 from clients.terminal import Terminal, verify_answer
 
 PURCHASE_MINOR = 3_680
 TOO_MUCH_MINOR = 450_000
+LEFT_MINOR = OPENING_MINOR % TOO_MUCH_MINOR
 IDENTITY = identity_pb2.IdentityReason
 GENUINE = card_authentication_pb2.CardAuthenticationReason
 DECISION = pb.DecisionReason
-
-
-@dataclass(frozen=True)
-class Callers:
-    """The participants, each with its own certificate and connections; two of them look after keys."""
-
-    bank: OneCardClient
-    agency: OneCardClient
-    terminals: OneCardClient
-    operators: tuple[OneCardClient, OneCardClient]
 
 
 class CityDay:
@@ -152,7 +142,7 @@ class CityDay:
         self._expect("available", expected=OPENING_MINOR + 1 - PURCHASE_MINOR, got=answer.available_minor)
 
     async def _decline(self) -> None:
-        """Spends until the money of the card does not suffice."""
+        """Spends until the money of the card does not suffice: ``LEFT_MINOR`` of it remains."""
         available = OPENING_MINOR
         while available >= TOO_MUCH_MINOR:
             answer = await self._terminal.purchase(self._poor.chip, amount_minor=TOO_MUCH_MINOR)
@@ -162,7 +152,7 @@ class CityDay:
             available -= TOO_MUCH_MINOR
         answer = await self._terminal.purchase(self._poor.chip, amount_minor=TOO_MUCH_MINOR)
         self._expect_decision(answer, "51", DECISION.DECISION_REASON_INSUFFICIENT_FUNDS)
-        self._expect("available", expected=available, got=answer.available_minor)
+        self._expect("available", expected=LEFT_MINOR, got=answer.available_minor)
 
     async def _replay(self) -> None:
         request = self._terminal.prepare_purchase(self._holder.chip, amount_minor=PURCHASE_MINOR)

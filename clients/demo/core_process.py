@@ -24,14 +24,14 @@ LOG_LINES: Final = 5
 # Workers read participants and grants again every second.
 GRANTS_IN_FORCE_S: Final = 2.2
 
-BANK, AGENCY, TERMINAL_OPERATOR = "demo-bank", "demo-agency", "demo-terminals"
+BANK, AGENCY, TERMINAL_OPERATOR, FUND = "demo-bank", "demo-agency", "demo-terminals", "demo-fund"
 OPERATORS: Final = ("demo-operator-a", "demo-operator-b")
 PARTICIPANTS: Final[dict[str, tuple[str, dict[str, tuple[str, ...]]]]] = {
     BANK: (
         "bank",
         {
             "rpc_class": (
-                *("authorization", "deposit", "card_issue"),
+                *("authorization", "authorization_lookup", "deposit", "card_issue"),
                 *("card_status", "card_loss", "card_code"),
                 *("issue_pin", "verify_pin", "change_pin", "unblock_pin"),
                 *("translate_pin", "generate_issuer_script"),
@@ -49,9 +49,17 @@ PARTICIPANTS: Final[dict[str, tuple[str, dict[str, tuple[str, ...]]]]] = {
             "catalogue_item": ("identity.counter", "card.status"),
         },
     ),
-    TERMINAL_OPERATOR: ("terminal_operator", {"rpc_class": ("authorization",), "region": ("36",)}),
+    TERMINAL_OPERATOR: (
+        "terminal_operator",
+        {
+            "rpc_class": ("authorization", "authorization_lookup", "advice"),
+            "region": ("36",),
+            "key": ("bdk-sm4",),
+        },
+    ),
+    FUND: ("agency", {"rpc_class": ("authorization", "benefit_credit"), "region": ("36",)}),
     **{
-        operator: ("operator", {"rpc_class": ("key_custodian", "key_view", "key_diagnosis")})
+        operator: ("operator", {"rpc_class": ("key_custodian", "key_view", "key_diagnosis", "rule_editor")})
         for operator in OPERATORS
     },
 }

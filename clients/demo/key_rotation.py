@@ -2,7 +2,7 @@
 
 from onecard.v1 import keys_pb2 as pb
 
-from clients.demo.city_day import Callers
+from clients.demo.callers import Callers
 from clients.demo.residents import IMK, Resident
 from clients.demo.scorecard import Scorecard, refusal_of
 from clients.key_custodian import KeyCustodian, key_reference

@@ -1,6 +1,6 @@
 """What was expected of the core and what it answered: one check mark per city and scene, and the list of mismatches."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -12,7 +12,7 @@ from clients.errors import OneCardCallError
 
 
 class Scene(Enum):
-    """The columns of the table: what is played in every city."""
+    """The columns of the tables: what is played in every city."""
 
     ISSUE = "issue\ndeposit"
     CHIP = "chip"
@@ -28,7 +28,29 @@ class Scene(Enum):
     PURPOSE = "wrong\npurpose"
     PIN = "PIN\n3 tries"
     SCRIPT = "issuer\nscript"
-    LOSS = "lost:\nall refuse"
+    LOSS = "lost:\nrefused"
+    CASH = "cash\nPIN"
+    TAP = "bus\ntaps"
+    MEDICAL = "medical\nwallet"
+    BENEFIT = "benefit\npaid, spent"
+    HOTEL = "hotel\nhold"
+    REFUND = "refund\n2 parts, 64"
+    REVERSAL = "reversed\nafter"
+    REVERSED_FIRST = "reversed\nbefore"
+    PETROL = "petrol\npart 10"
+    CODE_PAYMENT = "QR pays\nonce"
+    TRANSFER = "transfer\nnext city"
+    LOOK_UP = "look-up\nRRN"
+
+
+MONEY_SCENES = (
+    *(Scene.CASH, Scene.TAP, Scene.MEDICAL, Scene.BENEFIT, Scene.HOTEL, Scene.REFUND, Scene.REVERSAL),
+    *(Scene.REVERSED_FIRST, Scene.PETROL, Scene.CODE_PAYMENT, Scene.TRANSFER, Scene.LOOK_UP),
+)
+TABLES: dict[str, tuple[Scene, ...]] = {
+    "A day of the card": tuple(scene for scene in Scene if scene not in MONEY_SCENES),
+    "Its money": MONEY_SCENES,
+}
 
 
 @dataclass(frozen=True)
@@ -80,19 +102,9 @@ class Scorecard:
         self.mismatches.append(Mismatch(place, scene, "its end", "every answer", got))
 
     def show(self, console: Console, places: dict[str, str]) -> None:
-        """Prints one row per city, then the events, then every mismatch."""
-        broken = {(mismatch.place, mismatch.scene) for mismatch in self.mismatches}
-        table = Table(title="A day of the card", padding=(0, 1))
-        table.add_column("city")
-        for scene in Scene:
-            table.add_column(scene.value, justify="center")
-        for place, name in places.items():
-            cells = []
-            for scene in Scene:
-                is_broken = (place, scene.name) in broken or (place, scene) not in self.held
-                cells.append("[red]✗[/]" if is_broken else "[green]✓[/]")
-            table.add_row(f"{place} {name}", *cells)
-        console.print(table)
+        """Prints the tables with one row per city, then the events, then every mismatch."""
+        for title, scenes in TABLES.items():
+            console.print(self._table(title, scenes, places))
         events = Table(title="Events of the province", show_header=False, padding=(0, 1))
         for title, text, as_expected in self.events:
             events.add_row("[green]✓[/]" if as_expected else "[red]✗[/]", title, text)
@@ -102,6 +114,20 @@ class Scorecard:
             for m in self.mismatches:
                 wrong.add_row(m.place, m.scene, m.what, m.expected, m.got)
             console.print(wrong)
+
+    def _table(self, title: str, scenes: Sequence[Scene], places: dict[str, str]) -> Table:
+        broken = {(mismatch.place, mismatch.scene) for mismatch in self.mismatches}
+        table = Table(title=title, padding=(0, 1))
+        table.add_column("city", no_wrap=True)
+        for scene in scenes:
+            table.add_column(scene.value, justify="center")
+        for place, name in places.items():
+            cells = []
+            for scene in scenes:
+                is_broken = (place, scene.name) in broken or (place, scene) not in self.held
+                cells.append("[red]✗[/]" if is_broken else "[green]✓[/]")
+            table.add_row(f"{place} {name}", *cells)
+        return table
 
 
 async def refusal_of(call: Awaitable[Any]) -> str:

@@ -7,6 +7,8 @@ from onecard.v1 import authorization_pb2 as pb
 
 from crypto.sealing import BlindIndex
 from server.authorization.answers import CNY
+from server.authorization.credential_conversion import CredentialConverter, require_pin_allowed
+from server.authorization.credentials import Credentials
 from server.authorization.operations import (
     MTI_AUTHORIZATION,
     MTI_CLASSES,
@@ -71,6 +73,7 @@ _CHANNELS: dict[OperationKind, Channel] = {
     OperationKind.TRANSFER: Channel.TRANSFER,
     OperationKind.TAP: Channel.TAP,
     OperationKind.PRE_AUTHORIZATION: Channel.PRE_AUTHORIZATION,
+    OperationKind.INCREMENT: Channel.PRE_AUTHORIZATION,
 }
 
 
@@ -93,10 +96,12 @@ class Converter:
         capability: Capability,
         intake: Intake,
         blind_index: BlindIndex,
+        credentials: CredentialConverter,
     ) -> None:
         self._capability = capability
         self._intake = intake
         self._blind_index = blind_index
+        self._credentials = credentials
 
     def convert(
         self, request: pb.AuthorizeRequest, caller: Participant, *, deadline: float
@@ -116,7 +121,14 @@ class Converter:
         amount_minor = _amount(request, kind)
         if request.currency_code != CNY:
             raise MalformedFieldError("currency_code", "must be CNY")
-        pan = fields.parsed("pan", parse_pan, request.pan)
+        credentials: Credentials | None = None
+        if request.card_code or request.card_token:
+            pan = ""
+            credentials = self._credentials.naming(request, kind, caller)
+            card_index = credentials.card_index
+        else:
+            pan = fields.parsed("pan", parse_pan, request.pan)
+            card_index = self._blind_index.of(pan, kind=CredentialKind.PAN)
         terminal_id = fields.visible("terminal_id", request.terminal_id, length_min=1, length_max=16)
         if not 1 <= request.stan <= STAN_MAX:
             raise MalformedFieldError("stan", f"must be 1 to {STAN_MAX}")
@@ -125,7 +137,13 @@ class Converter:
         if request.wallet > WALLET_MAX:
             raise MalformedFieldError("wallet", f"must be 0 to {WALLET_MAX}")
         _check_modifiers(request, kind, caller)
+        if request.HasField("pin") or request.HasField("mac"):
+            if request.HasField("pin"):
+                require_pin_allowed(request, kind)
+            credentials = self._credentials.proving(credentials, request, caller)
         channel = _CHANNELS.get(kind)
+        if not pan and kind is OperationKind.PURCHASE:
+            channel = Channel.CODE if request.card_code else Channel.CARD_ON_FILE
         stan = request.stan
         mti_class = MTI_CLASSES.get(kind, MTI_FINANCIAL)
         money = MoneyFields(
@@ -146,7 +164,7 @@ class Converter:
             request_id=request_id,
             request_digest=self._intake.digest(request),
             deadline=deadline,
-            card_index=self._blind_index.of(pan, kind=CredentialKind.PAN),
+            card_index=card_index,
             terminal_id=terminal_id,
             money=money,
             caller=caller,
@@ -158,6 +176,7 @@ class Converter:
             is_advice=request.is_advice,
             partial_approval_allowed=request.partial_approval_allowed,
             more_completions_follow=request.more_completions_follow,
+            credentials=credentials,
         )
 
     def _other(self, request: pb.AuthorizeRequest, kind: OperationKind, *, pan: str) -> OtherCard | None:
@@ -196,10 +215,10 @@ def _chip(
     request: pb.AuthorizeRequest, kind: OperationKind, *, pan: str, amount_minor: int
 ) -> PresentedCryptogram | None:
     if not request.HasField("chip"):
-        if kind in _WITH_CHIP and not request.is_advice:
+        if pan and kind in _WITH_CHIP and not request.is_advice:
             raise MalformedFieldError("chip", "is required for this operation")
         return None
-    if kind not in _WITH_CHIP:
+    if not pan or kind not in _WITH_CHIP:
         raise MalformedFieldError("chip", "must not be set for this operation")
     return presented_cryptogram("chip", request.chip, pan=pan, amount_minor=amount_minor)
 

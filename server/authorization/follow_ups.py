@@ -7,12 +7,12 @@ taken back of it in the same step as the money. What is taken back never passes 
 
 from server.authorization import rules
 from server.authorization.answers import answer
-from server.authorization.entry import judge_card, judge_place, merchant_of
+from server.authorization.entry import judge_card, judge_crediting, judge_message, judge_place, merchant_of
 from server.authorization.movements import available, give, take
 from server.authorization.operations import FLAG_ADVICE, FLAG_FORCED, MoneyOperation
 from server.authorization.originals import Effect, Hold, HoldState, Original, Originals
 from server.authorization.reversals import decide_reversal
-from server.authorization.rules import FORCED_OVER, RESPONSE_CODES, Reason
+from server.authorization.rules import APPROVALS, FORCED_OVER, RESPONSE_CODES, Reason
 from server.authorization.usage import Usage
 from server.engine.operation import Account, Batch, CardState, OperationKind, Outcome
 from server.rulebook.book import NO_LIMIT, RuleBook
@@ -35,7 +35,9 @@ class FollowUps:
         original = originals.find(key, business_date=batch.business_date)
         match operation.kind:
             case OperationKind.REVERSAL:
-                effect = decide_reversal(operation, batch, originals, original)
+                terminal = self._book.terminals.get((operation.participant_id, operation.terminal_id))
+                reason = judge_message(operation, batch, terminal)
+                effect = Effect(reason) if reason else decide_reversal(operation, batch, originals, original)
             case OperationKind.VOID:
                 effect = self._void(operation, batch, originals, original)
             case OperationKind.REFUND:
@@ -45,6 +47,9 @@ class FollowUps:
             case kind:
                 assert kind is OperationKind.COMPLETION, "no other kind follows"
                 effect = self._complete(operation, batch, originals, original)
+        if effect.reason in APPROVALS and original is not None and original.account_id is not None:
+            # Its money was moved in the original's wallet, whichever the request names: what follows it must find that.
+            operation.account_id = original.account_id
         message = answer(
             batch, effect.reason, approved_minor=effect.approved_minor, held_minor=effect.held_minor
         )
@@ -69,7 +74,7 @@ class FollowUps:
             operation, batch, card, NO_LIMIT, earlier=None
         )
         found, hold = _held(operation, originals, original)
-        if found is not None and (reason is None or operation.is_advice):
+        if found is not None and (reason is None or (operation.is_advice and reason in FORCED_OVER)):
             # No original, nothing to take from: an advice cannot be forced over that.
             return Effect(found)
         assert hold is not None or found is not None or reason is not None, "found above"
@@ -148,7 +153,7 @@ class FollowUps:
     ) -> Effect:
         """Undoes an operation of the same business date whole, or releases what a hold still holds."""
         card = _card(operation, batch)
-        reason = judge_place(self._book, operation, batch) or rules.reason_of_crediting(card)
+        reason = judge_place(self._book, operation, batch) or judge_crediting(operation, card)
         if reason is not None:
             return Effect(reason)
         assert card is not None, "an unknown card was declined above"
@@ -158,10 +163,11 @@ class FollowUps:
             return _release_hold(operation, batch, originals, original, card)
         if not original.was_approved or original.kind not in VOIDABLE:
             return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
+        if original.business_date != batch.business_date:
+            return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
         if not original.left_minor:
             return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
-        is_whole = original.left_minor == original.approved_minor
-        if original.business_date != batch.business_date or not is_whole:
+        if original.left_minor != original.approved_minor:
             return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
         assert original.account_id is not None, "approved on a wallet"
         account = batch.account(original.account_id, card_id=card.card_id, shard=card.shard)
@@ -175,7 +181,7 @@ class FollowUps:
         )
         original.reversed_minor += amount
         original.changed = True
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=True)
         return Effect(Reason.APPROVED, amount, postings)
 
     def _refund(self, operation: MoneyOperation, batch: Batch, original: Original | None) -> Effect:
@@ -183,7 +189,7 @@ class FollowUps:
         money = operation.money
         assert money is not None, "every money operation has an amount"
         card, amount = _card(operation, batch), money.amount_minor
-        reason = judge_place(self._book, operation, batch) or rules.reason_of_crediting(card)
+        reason = judge_place(self._book, operation, batch) or judge_crediting(operation, card)
         is_forced = operation.is_advice and reason in FORCED_OVER and card is not None
         if reason is not None and not is_forced:
             return Effect(reason)
@@ -251,5 +257,5 @@ def _release_hold(
     amount = hold.held_minor
     _release(hold, account, amount)
     hold.settle_state(HoldState.VOIDED)
-    original.give_back_usage(card, amount, batch)
+    original.give_back_usage(card, amount, batch, is_whole=hold.is_released)
     return Effect(Reason.APPROVED, amount)

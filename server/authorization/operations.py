@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import date
 
+from server.authorization.credentials import Credentials
 from server.cards.directory import CardFacts
 from server.cards.presented import CryptogramOperation
 from server.engine.operation import OperationKind
@@ -56,6 +57,15 @@ class MoneyOperation(CryptogramOperation):
     partial_approval_allowed: bool = False
     more_completions_follow: bool = False
     other_facts: CardFacts | None = None
+    # What came beside the chip; None for most.
+    credentials: Credentials | None = None
+
+    @property
+    def asks_keys(self) -> bool:
+        cryptogram, credentials = self.cryptogram, self.credentials
+        return (cryptogram is not None and not cryptogram.checked) or (
+            credentials is not None and credentials.asks_keys
+        )
 
     def bind(self, card: CardFacts | None) -> None:
         """
@@ -75,8 +85,10 @@ class MoneyOperation(CryptogramOperation):
 
     @property
     def is_proven(self) -> bool:
-        """Whether the card proved itself."""
-        return self.cryptogram is not None and self.cryptogram.verified is not None
+        """Whether the card proved itself, by its chip or by a code that the present decision used up."""
+        if self.cryptogram is not None:
+            return self.cryptogram.verified is not None
+        return self.credentials is not None and self.credentials.has_genuine_code
 
     @property
     def settlement_account_id(self) -> int:

@@ -7,7 +7,9 @@ from datetime import date
 from enum import IntEnum
 
 from server.authorization.usage import Usage
+from server.cards.pin_rules import PinVerdict
 from server.cards.rules import CardStatus, is_expired
+from server.cards.single_use import TokenVerdict
 from server.engine.operation import CardState, OperationKind
 from server.rulebook.rules import (
     AcceptanceRule,
@@ -112,6 +114,23 @@ RESPONSE_CODES: dict[Reason, str] = {
     Reason.VELOCITY_LIMIT: "65",
     Reason.INSUFFICIENT_FUNDS: "51",
 }
+OF_PIN: dict[PinVerdict, Reason | None] = {
+    PinVerdict.ACCEPTED: None,
+    PinVerdict.NO_PIN: Reason.NO_PIN,
+    PinVerdict.TRIES_EXCEEDED: Reason.PIN_TRIES_EXCEEDED,
+    PinVerdict.BLOCK_INVALID: Reason.PIN_BLOCK_INVALID,
+    PinVerdict.WRONG: Reason.WRONG_PIN,
+}
+OF_CODE: dict[TokenVerdict, Reason | None] = {
+    TokenVerdict.GENUINE: None,
+    TokenVerdict.INVALID: Reason.CARD_CODE_INVALID,
+    TokenVerdict.EXPIRED: Reason.CARD_CODE_EXPIRED,
+    TokenVerdict.USED: Reason.CARD_CODE_USED,
+}
+# With these nobody hears what the card holds, whatever its chip proved.
+TELLING_NOTHING = frozenset(
+    {Reason.MESSAGE_MAC_INVALID, Reason.PIN_REQUIRED, *(reason for reason in OF_PIN.values() if reason)}
+)
 # With these the operation took place.
 APPROVALS = frozenset(
     {Reason.APPROVED, Reason.PARTIALLY_APPROVED, Reason.FORCED_POST, Reason.REVERSAL_PARKED}
@@ -123,6 +142,8 @@ FORCED_OVER = frozenset(
         Reason.TERMINAL_UNKNOWN,
         Reason.TERMINAL_NOT_PERMITTED,
         Reason.MERCHANT_INVALID,
+        # Of a card that is known: its token was revoked.
+        Reason.CARD_TOKEN_UNKNOWN,
         Reason.CARD_CANCELLED,
         Reason.CARD_LOST,
         Reason.CARD_TEMPORARILY_LOST,
@@ -246,6 +267,14 @@ def reason_of_limits(
 
 def _passes(value: int, maximum: int | None) -> bool:
     return maximum is not None and value > maximum
+
+
+def reason_of_mac(terminal: TerminalRule | None, *, key_name: str | None, fits: bool) -> Reason | None:
+    """Whether the message is as its sender made it; ``key_name`` is None when it came without a code."""
+    demanded = terminal.mac_key if terminal is not None else ""
+    if key_name is None:
+        return Reason.MESSAGE_MAC_INVALID if demanded else None
+    return None if fits and demanded in {"", key_name} else Reason.MESSAGE_MAC_INVALID
 
 
 def pin_is_required(limit: LimitRule, *, amount_minor: int) -> bool:

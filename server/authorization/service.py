@@ -11,14 +11,17 @@ from typing import Any
 import asyncpg
 from onecard.v1 import authorization_pb2 as pb
 
+from crypto.key_store.data_plane import DataPlane
+from crypto.sealing import ColumnSealer
 from server.authorization import rules
 from server.authorization.answers import ARCS, answer
+from server.authorization.credentials import check_credentials, read_credentials, write_credentials
 from server.authorization.entry import judge_card, judge_place, merchant_of
 from server.authorization.follow_ups import FollowUps
 from server.authorization.movements import available, take
 from server.authorization.operations import FLAG_ADVICE, FLAG_FORCED, MoneyOperation
 from server.authorization.originals import Hold, HoldState, Originals, read_originals, write_changes
-from server.authorization.rules import APPROVALS, FORCED_OVER, RESPONSE_CODES, Reason
+from server.authorization.rules import APPROVALS, FORCED_OVER, RESPONSE_CODES, TELLING_NOTHING, Reason
 from server.authorization.usage import Usage
 from server.cards.presented import check_cryptograms
 from server.engine.operation import Account, Batch, Capability, CardState, OperationKind, Outcome, Posting
@@ -32,21 +35,31 @@ _CREDITS = frozenset({OperationKind.DEPOSIT, OperationKind.BENEFIT_CREDIT})
 class Authorize(Capability):
     """Decides money operations."""
 
-    def __init__(self, keys: KeyCalls, book: RuleBook) -> None:
+    def __init__(self, keys: KeyCalls, book: RuleBook, sealer: ColumnSealer) -> None:
         self._keys = keys
+        self._plane = DataPlane(keys.store)
+        self._sealer = sealer
         self._book = book
         self._follow_ups = FollowUps(book)
 
     async def prepare(self, operations: Sequence[MoneyOperation]) -> None:
         await check_cryptograms(self._keys, operations, arcs=ARCS)
+        credentials = [each for o in operations if (each := o.credentials) is not None]
+        if credentials:
+            await check_credentials(self._keys, self._plane, credentials)
 
     async def read(
         self, connection: "asyncpg.Connection[Any]", operations: Sequence[MoneyOperation], batch: Batch
     ) -> Originals:
+        presented = [(o, each) for o in operations if (each := o.credentials) is not None]
+        if presented:
+            await read_credentials(connection, presented, batch, sealer=self._sealer)
         return await read_originals(connection, operations, batch)
 
     def decide(self, operation: MoneyOperation, batch: Batch) -> Outcome:
         originals: Originals = batch.facts[self]
+        if operation.credentials is not None:
+            operation.credentials.begin()
         if operation.is_advice:
             assert operation.money is not None, "every money operation has an amount"
             # Set anew: a batch that lost a race is decided again.
@@ -68,6 +81,9 @@ class Authorize(Capability):
         decided: Sequence[tuple[MoneyOperation, Outcome]],
     ) -> None:
         await write_changes(connection, batch.facts[self])
+        presented = [each for o, _ in decided if (each := o.credentials) is not None]
+        if presented:
+            await write_credentials(connection, presented, batch, sealer=self._sealer)
 
     def replay(self, operation: MoneyOperation, response: bytes) -> pb.AuthorizeResponse:
         return pb.AuthorizeResponse.FromString(response)
@@ -113,7 +129,9 @@ class Authorize(Capability):
             reason,
             approved_minor=approved,
             # Only a card that proved itself hears what it holds.
-            available_minor=available(account) if operation.is_proven else 0,
+            available_minor=(
+                available(account) if operation.is_proven and reason not in TELLING_NOTHING else 0
+            ),
             held_minor=approved if operation.kind is PRE_AUTHORIZATION else 0,
             arpc=verified.arpc(response_code.encode()) if verified is not None else b"",
         )

@@ -27,6 +27,7 @@ class CredentialKind(StrEnum):
     CARD_NUMBER = "card_number"
     IDENTITY_NUMBER = "identity_number"
     ALIAS = "alias"
+    CARD_TOKEN = "card_token"  # noqa: S105 - a kind, no secret
 
 
 NAME_KIND = "name"

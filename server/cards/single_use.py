@@ -4,7 +4,7 @@ A token is self-contained; what the database remembers is that it was used. All 
 used tokens, so that one token cannot serve two of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -68,10 +68,7 @@ class SingleUse(Capability):
     async def read(
         self, connection: "asyncpg.Connection[Any]", operations: Sequence[TokenOperation], batch: Batch
     ) -> None:
-        digests = _by_token_shard([operation.token_digest for operation in operations], batch.shard_count)
-        for shard, own in digests.items():
-            rows = await connection.fetch(STATEMENTS["find_spent_tokens"], own, shard)
-            batch.spent_tokens.update(row[0] for row in rows)
+        await read_spent_tokens(connection, [operation.token_digest for operation in operations], batch)
 
     def judge(self, operation: TokenOperation, batch: Batch) -> TokenVerdict:
         """Judges the operation's token and uses it up when it is genuine."""
@@ -91,21 +88,35 @@ class SingleUse(Capability):
         batch: Batch,
         decided: Sequence[tuple[TokenOperation, TokenOutcome]],
     ) -> None:
-        """Remembers the tokens that were used up.
-
-        Raises:
-            asyncpg.UniqueViolationError: one was used meanwhile, with another card; the batch is decided again.
-        """
-        expiries = {
-            operation.token_digest: datetime.fromtimestamp(
-                operation.token_issued_at_s + self._token_life_s, UTC
-            )
+        """Remembers the tokens that were used up: see ``spend_tokens``."""
+        expiries_s = {
+            operation.token_digest: operation.token_issued_at_s + self._token_life_s
             for operation, outcome in decided
             if operation.token_issued_at_s is not None and outcome.verdict in SPENDING
         }
-        for shard, digests in _by_token_shard(expiries, batch.shard_count).items():
-            moments = [expiries[digest] for digest in digests]
-            await connection.execute(STATEMENTS["spend_tokens"], digests, moments, shard)
+        await spend_tokens(connection, expiries_s, batch)
+
+
+async def read_spent_tokens(
+    connection: "asyncpg.Connection[Any]", digests: Iterable[bytes], batch: Batch
+) -> None:
+    """Notes in the batch which tokens were used before."""
+    for shard, own in _by_token_shard(digests, batch.shard_count).items():
+        rows = await connection.fetch(STATEMENTS["find_spent_tokens"], own, shard)
+        batch.spent_tokens.update(row[0] for row in rows)
+
+
+async def spend_tokens(
+    connection: "asyncpg.Connection[Any]", expiries_s: Mapping[bytes, int], batch: Batch
+) -> None:
+    """Remembers tokens as used until they expire, unix seconds by digest.
+
+    Raises:
+        asyncpg.UniqueViolationError: one was used meanwhile, with another card; the batch is decided again.
+    """
+    for shard, digests in _by_token_shard(expiries_s, batch.shard_count).items():
+        moments = [datetime.fromtimestamp(expiries_s[digest], UTC) for digest in digests]
+        await connection.execute(STATEMENTS["spend_tokens"], digests, moments, shard)
 
 
 def token_shard(digest: bytes, shard_count: int) -> int:

@@ -3,7 +3,6 @@
 ``CONVERSIONS`` has one entry for each operation, named as in a frame; unary calls and frames share it.
 """
 
-import re
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -12,46 +11,31 @@ from onecard.v1 import cryptography_pb2 as pb
 from crypto.card_verification import CardVerificationKind
 from crypto.cryptogram import ARQC_SIZE, ATC_MAX
 from crypto.diversification import SessionMethod
-from crypto.errors import CryptoError, KeyUsageError
 from crypto.issuer_script import ScriptCommand
-from crypto.key_store import KeyStore
 from crypto.key_store.checks import ArqcCheck
 from crypto.key_store.requests import (
     CardVerificationCheck,
     CardVerificationRequest,
-    EncryptedPin,
     IssuerScriptRequest,
     MacCheck,
     MacRequest,
     PinIssue,
     PinTranslation,
 )
-from crypto.keys import KeyRef, KeyUsage
+from crypto.keys import KeyUsage
 from crypto.macs import Padding
-from crypto.pin_block import PinBlockFormat, cipher_of
-from server.cryptography.key_errors import RefusedFields, operating_error
+from crypto.pin_block import PinBlockFormat
 from server.edge import fields
-from server.edge.caller import Participant
 from server.edge.chip import SESSION_METHODS
+from server.edge.named_keys import PIN_FORMATS, NamedKeys, key_serial_number, named_value
 from server.errors import MalformedFieldError
 
-_KEY_NAME = re.compile(r"[a-z0-9-]{1,48}", re.ASCII)
-KEY_VERSION_MAX = 255
 AC_DATA_SIZE_MAX = 252
 MESSAGE_SIZE_MAX = 8192
 MAC_SIZE_MIN, MAC_SIZE_DEFAULT, MAC_SIZE_MAX = 4, 8, 32
 FIRST_PSN = "00"
 ISSUED_PIN_LENGTH = 6
-KSN_SIZES = frozenset({0, 10, 12})
 
-_FORMATS: dict[int, PinBlockFormat] = {
-    pb.PIN_BLOCK_FORMAT_ISO_0: PinBlockFormat.ISO_0,
-    pb.PIN_BLOCK_FORMAT_ISO_1: PinBlockFormat.ISO_1,
-    pb.PIN_BLOCK_FORMAT_ISO_3: PinBlockFormat.ISO_3,
-    pb.PIN_BLOCK_FORMAT_ISO_4: PinBlockFormat.ISO_4,
-    pb.PIN_BLOCK_FORMAT_SM4_0: PinBlockFormat.SM4_0,
-}
-_BLOCK_SIZES = {PinBlockFormat.ISO_4: 16, PinBlockFormat.SM4_0: 16}
 _PADDINGS: dict[int, Padding | None] = {
     pb.MAC_PADDING_UNSPECIFIED: None,
     pb.MAC_PADDING_ZEROS: Padding.ZEROS,
@@ -80,88 +64,12 @@ class ArqcRequest(NamedTuple):
     proprietary: bytes
 
 
-class Converter:
+class Converter(NamedKeys):
     """Converts the requests of one caller, as its grants are now."""
-
-    def __init__(self, store: KeyStore, caller: Participant) -> None:
-        self._store = store
-        self._caller = caller
-
-    def key(
-        self, path: str, reference: pb.KeyReference, *usages: KeyUsage, generating: bool = False
-    ) -> KeyRef:
-        """The key that is named; version 0 is the active one.
-
-        ``usages`` are asked for where a request names several keys: the data plane refuses without saying which.
-
-        Raises:
-            MalformedFieldError: no such name or version can be.
-            NotGrantedError: the key is not granted, whether or not it exists.
-            NotFoundError, StateConflictError: version 0, and there is none that is active; or not for ``usages``.
-        """
-        name, version = reference.name, reference.version
-        if not _KEY_NAME.fullmatch(name):
-            raise MalformedFieldError(f"{path}.name", "must be 1 to 48 of a-z, 0-9 and hyphen")
-        if version > KEY_VERSION_MAX:
-            raise MalformedFieldError(f"{path}.version", f"must be 0 to {KEY_VERSION_MAX}")
-        self._caller.require_key(name, field=path)
-        try:
-            ref = KeyRef(name, version) if version else self._store.active(name)
-            if usages:
-                require = self._store.require_generating if generating else self._store.require_usable
-                require(ref, *usages)
-        except CryptoError as error:
-            raise operating_error(error, RefusedFields(path)) from None
-        return ref
-
-    def encrypted_pin(self, path: str, pin: pb.EncryptedPin, *, pan: str) -> EncryptedPin:
-        """
-        Raises:
-            OneCardError: as ``key``, or a field is malformed.
-        """
-        layout = _named(f"{path}.format", _FORMATS, pin.format)
-        if len(pin.ksn) not in KSN_SIZES:
-            raise MalformedFieldError(f"{path}.ksn", "must be 10 or 12 bytes, or empty")
-        return EncryptedPin(
-            key=self.key(f"{path}.key", pin.key),
-            ksn=pin.ksn,
-            format=layout,
-            block=fields.exactly(f"{path}.block", pin.block, size=_BLOCK_SIZES.get(layout, 8)),
-            pan=pan,
-        )
-
-    def bound_pin(self, path: str, pin: pb.EncryptedPin, *, pan: str) -> EncryptedPin:
-        """``encrypted_pin`` in a layout that is bound to the PAN: another would try one card's PIN on all.
-
-        Raises:
-            OneCardError: as ``encrypted_pin``.
-        """
-        converted_pin = self.encrypted_pin(path, pin, pan=pan)
-        if converted_pin.format is PinBlockFormat.ISO_1:
-            raise MalformedFieldError(f"{path}.format", "must be bound to the PAN")
-        return converted_pin
-
-    def usable_pin(self, path: str, pin: pb.EncryptedPin, *, pan: str) -> EncryptedPin:
-        """``encrypted_pin``, of a key that may open it: for requests that name several keys.
-
-        Raises:
-            OneCardError: as ``encrypted_pin``, or the key is for something else.
-        """
-        converted_pin = self.encrypted_pin(path, pin, pan=pan)
-        usage = KeyUsage.BDK if pin.ksn else KeyUsage.PIN_ENCRYPTION
-        self._require_layout(f"{path}.key", converted_pin.key, usage, converted_pin.format)
-        return converted_pin
-
-    def _require_layout(self, path: str, ref: KeyRef, usage: KeyUsage, layout: PinBlockFormat) -> None:
-        try:
-            if self._store.require_usable(ref, usage).cipher is not cipher_of(layout):
-                raise KeyUsageError("the layout goes with another cipher")
-        except CryptoError as error:
-            raise operating_error(error, RefusedFields(path)) from None
 
     def pin_issue(self, request: pb.IssuePinRequest, *, pan: str) -> PinIssue:
         """A PIN to draw; a layout that is not bound to the card is refused."""
-        layout = _named("format", _FORMATS, request.format)
+        layout = named_value("format", PIN_FORMATS, request.format)
         if layout is PinBlockFormat.ISO_1:
             raise MalformedFieldError("format", "must be bound to the PAN")
         key = self.key("key", request.key)
@@ -194,8 +102,8 @@ class Converter:
         source = self.encrypted_pin("source", request.source, pan=pan)
         usage = KeyUsage.PIN_ENCRYPTION
         target_key = self.key("target_key", request.target_key, usage, generating=True)
-        target_format = _named("target_format", _FORMATS, request.target_format)
-        self._require_layout("target_key", target_key, usage, target_format)
+        target_format = named_value("target_format", PIN_FORMATS, request.target_format)
+        self.require_layout("target_key", target_key, usage, target_format)
         return PinTranslation(source=source, target_key=target_key, target_format=target_format)
 
     def generate_mac(self, request: pb.GenerateMacRequest) -> MacRequest:
@@ -207,7 +115,7 @@ class Converter:
     def generate_card_verification(
         self, request: pb.GenerateCardVerificationRequest | pb.VerifyCardVerificationRequest
     ) -> CardVerificationRequest:
-        kind = _named("kind", _KINDS, request.kind)
+        kind = named_value("kind", _KINDS, request.kind)
         if kind is CardVerificationKind.CVV:
             fields.digits("service_code", request.service_code, size=3)
         elif request.service_code:
@@ -225,7 +133,7 @@ class Converter:
         return CardVerificationCheck(request=self.generate_card_verification(request), value=value)
 
     def generate_issuer_script(self, request: pb.GenerateIssuerScriptRequest) -> IssuerScriptRequest:
-        command = _named("command", _COMMANDS, request.command)
+        command = named_value("command", _COMMANDS, request.command)
         changes_pin = command is ScriptCommand.PIN_CHANGE
         for field in ("confidentiality_key", "new_pin"):
             if request.HasField(field) != changes_pin:
@@ -265,13 +173,11 @@ class Converter:
             raise MalformedFieldError(field, f"must be {MAC_SIZE_MIN} to {MAC_SIZE_MAX} bytes")
         if not 1 <= len(request.message) <= MESSAGE_SIZE_MAX:
             raise MalformedFieldError("message", f"must be 1 to {MESSAGE_SIZE_MAX} bytes")
-        if len(request.ksn) not in KSN_SIZES:
-            raise MalformedFieldError("ksn", "must be 10 or 12 bytes, or empty")
         return MacRequest(
+            ksn=key_serial_number("ksn", request.ksn),
             key=self.key("key", request.key),
-            ksn=request.ksn,
             message=request.message,
-            padding=_named("padding", _PADDINGS, request.padding),
+            padding=named_value("padding", _PADDINGS, request.padding),
             size=size,
         )
 
@@ -285,14 +191,8 @@ def converted(converter: Converter, operation: str, request: Message) -> Any:
     return getattr(converter, operation)(request)
 
 
-def _named(field: str, names: dict[int, Any], number: int) -> Any:
-    if number not in names:
-        raise MalformedFieldError(field, "must be one of the named values")
-    return names[number]
-
-
 def _session_method(number: int) -> SessionMethod:
-    method: SessionMethod = _named("session_key_method", SESSION_METHODS, number)
+    method: SessionMethod = named_value("session_key_method", SESSION_METHODS, number)
     return method
 
 

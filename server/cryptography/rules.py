@@ -1,17 +1,16 @@
 """Pure decisions over a card's PIN: reasons in one enum ordered by precedence, each with its response code.
 
-The first reason that applies is the answer. No I/O and no clock. Must never see a PIN: only whether what was presented
-fits what is stored.
+The first reason that applies is the answer; what a presented PIN is worth is judged by ``cards/pin_rules.py``. No I/O
+and no clock. Must never see a PIN.
 """
 
 from datetime import date
 from enum import IntEnum
 
+from server.cards.pin_rules import PinVerdict
 from server.cards.rules import CardStatus, is_expired
 from server.engine.operation import CardState
 
-# Wrong PINs in a row after which nothing more is compared, until the PIN is unblocked or issued anew.
-PIN_TRIES_MAX = 3
 # Unblockings without a right PIN between them, after which only a new PIN helps: whoever may unblock does not get to
 # guess for ever.
 PIN_UNBLOCKS_MAX = 5
@@ -48,6 +47,13 @@ RESPONSE_CODES: dict[PinReason, str] = {
     PinReason.WRONG_PIN: "55",
     PinReason.UNBLOCKS_EXCEEDED: "75",
 }
+OF_VERDICT: dict[PinVerdict, PinReason] = {
+    PinVerdict.ACCEPTED: PinReason.ACCEPTED,
+    PinVerdict.NO_PIN: PinReason.NO_PIN,
+    PinVerdict.TRIES_EXCEEDED: PinReason.TRIES_EXCEEDED,
+    PinVerdict.BLOCK_INVALID: PinReason.PIN_BLOCK_INVALID,
+    PinVerdict.WRONG: PinReason.WRONG_PIN,
+}
 _OF_STATUS: dict[int, PinReason] = {
     CardStatus.CANCELLED: PinReason.CARD_CANCELLED,
     CardStatus.LOST: PinReason.CARD_LOST,
@@ -66,30 +72,9 @@ def reason_of_card(card: CardState | None, *, expires_on: date | None, today: da
     return PinReason.CARD_EXPIRED if is_expired(expires_on, today) else PinReason.ACCEPTED
 
 
-def reason_before_comparing(card: CardState, *, has_pin: bool, is_readable: bool) -> PinReason:
-    """For a PIN presented to a card in use: ACCEPTED when it is to be compared, or why not; changes nothing."""
-    if not has_pin:
-        return PinReason.NO_PIN
-    if card.pin_tries >= PIN_TRIES_MAX:
-        return PinReason.TRIES_EXCEEDED
-    return PinReason.ACCEPTED if is_readable else PinReason.PIN_BLOCK_INVALID
-
-
 def reason_of_unblocking(card: CardState, *, unblocks: int | None) -> PinReason:
     """For an unblocking; ``unblocks`` are those since the PIN was last right, None when the card has no PIN."""
     if unblocks is None:
         return PinReason.NO_PIN
     is_needed = card.pin_tries > 0
     return PinReason.UNBLOCKS_EXCEEDED if is_needed and unblocks >= PIN_UNBLOCKS_MAX else PinReason.ACCEPTED
-
-
-def count_try(card: CardState, reason: PinReason) -> None:
-    """Moves the counter: a wrong PIN adds one, an accepted one sets it back."""
-    tries = {PinReason.WRONG_PIN: card.pin_tries + 1, PinReason.ACCEPTED: 0}.get(reason, card.pin_tries)
-    if tries != card.pin_tries:
-        card.pin_tries, card.changed = tries, True
-
-
-def tries_left(card: CardState | None) -> int:
-    """Tries before the PIN is blocked."""
-    return max(0, PIN_TRIES_MAX - card.pin_tries) if card is not None else 0

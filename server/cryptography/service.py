@@ -5,7 +5,6 @@ with what the card's row says now. So no key works under a lock, parallel guesse
 that committed a moment ago is in force.
 """
 
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +12,19 @@ from typing import Any
 import asyncpg
 from onecard.v1 import cryptography_pb2 as pb
 
-from crypto.errors import CryptoError, PinBlockInvalidError
+from crypto.errors import CryptoError
 from crypto.key_store.data_plane import DataPlane
 from crypto.key_store.requests import EncryptedPin, IssuedPin, PinIssue, PinReferences
 from crypto.sealing import ColumnSealer
 from server.cards.directory import CardFacts
+from server.cards.pin_rules import PinVerdict, StoredPin, judge_pin, set_tries, tries_left
+from server.cards.pins import Referenced, read_pins, readable, write_pins
 from server.cards.presented import PresentedOperation
 from server.cryptography import rules
-from server.cryptography.key_errors import RefusedFields, operating_error
-from server.cryptography.rules import RESPONSE_CODES, PinReason
-from server.cryptography.store import StoredPin, find_pins, put_pins
+from server.cryptography.rules import OF_VERDICT, RESPONSE_CODES, PinReason
+from server.edge.key_errors import RefusedFields, operating_error
 from server.engine.operation import Batch, Capability, CardState, OperationKind, Outcome
-from server.errors import StateConflictError, UnavailableError
+from server.errors import UnavailableError
 from server.key_calls import KeyCalls, key_store_unavailable
 
 RESPONSES: dict[OperationKind, type[Any]] = {
@@ -33,9 +33,6 @@ RESPONSES: dict[OperationKind, type[Any]] = {
     OperationKind.UNBLOCK_PIN: pb.UnblockPinResponse,
     OperationKind.ISSUE_PIN: pb.IssuePinResponse,
 }
-
-# What the key store said of one PIN: its references, or why there are none.
-Referenced = PinReferences | CryptoError | ValueError
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,16 +96,13 @@ class CardPins(Capability):
 
     async def read(
         self, connection: "asyncpg.Connection[Any]", operations: Sequence[PinOperation], batch: Batch
-    ) -> dict[int, StoredPin]:
+    ) -> None:
         card_ids = [operation.card_id for operation in operations if operation.card_id is not None]
-        if not card_ids:
-            return {}
-        return await find_pins(connection, card_ids, shard=operations[0].shard, sealer=self._sealer)
+        await read_pins(connection, card_ids, batch, sealer=self._sealer)
 
     def decide(self, operation: PinOperation, batch: Batch) -> Outcome:
         if not operation.checked:
             raise key_store_unavailable()
-        pins: dict[int, StoredPin] = batch.facts[self]
         facts = operation.facts
         card = batch.cards.get(facts.card_id) if facts is not None else None
         reason = rules.reason_of_card(
@@ -117,10 +111,10 @@ class CardPins(Capability):
         if reason is not PinReason.ACCEPTED or card is None:
             return _outcome(operation, reason, card=None)
         if operation.kind is OperationKind.ISSUE_PIN:
-            return self._issue(operation, card, pins)
+            return self._issue(operation, card, batch.pins)
         if operation.kind is OperationKind.UNBLOCK_PIN:
-            return self._unblock(operation, card, pins)
-        return self._present(operation, card, pins)
+            return self._unblock(operation, card, batch.pins)
+        return self._present(operation, card, batch.pins)
 
     async def persist(
         self,
@@ -128,10 +122,7 @@ class CardPins(Capability):
         batch: Batch,
         decided: Sequence[tuple[PinOperation, Outcome]],
     ) -> None:
-        changed = [(card_id, pin) for card_id, pin in batch.facts[self].items() if pin.changed]
-        if changed:
-            shard = decided[0][0].shard
-            await put_pins(connection, changed, shard=shard, changed_at=batch.now, sealer=self._sealer)
+        await write_pins(connection, batch, sealer=self._sealer)
 
     def replay(self, operation: PinOperation, response: bytes) -> Any:
         message = RESPONSES[operation.kind].FromString(response)
@@ -141,30 +132,24 @@ class CardPins(Capability):
 
     def _present(self, operation: PinOperation, card: CardState, pins: dict[int, StoredPin]) -> Outcome:
         """Compares, counts and, for a change that is accepted, replaces."""
-        stored = pins.get(card.card_id)
         is_change = operation.new is not None
-        presented = _readable(operation.presented_references, field="current_pin" if is_change else "pin")
-        new = _readable(operation.new_references, field="new_pin") if is_change else None
-        is_readable = presented is not None and (new is not None or not is_change)
-        reason = rules.reason_before_comparing(card, has_pin=stored is not None, is_readable=is_readable)
-        if reason is PinReason.ACCEPTED:
-            assert stored is not None, "a card without a PIN was declined above"
-            assert presented is not None, "an unreadable block was declined above"
-            if not _fits(stored, presented):
-                reason = PinReason.WRONG_PIN
-            elif new is not None:
-                _replace(pins, card, new)
-            elif stored.unblocks:
-                stored.unblocks, stored.changed = 0, True
-        rules.count_try(card, reason)
-        return _outcome(operation, reason, card)
+        presented = readable(operation.presented_references, field="current_pin" if is_change else "pin")
+        new = readable(operation.new_references, field="new_pin") if is_change else None
+        # A new PIN that does not decode is told before the present one is compared.
+        verdict = judge_pin(
+            card, pins.get(card.card_id), presented if new is not None or not is_change else None
+        )
+        if verdict is PinVerdict.ACCEPTED and new is not None:
+            _replace(pins, card, new)
+        return _outcome(operation, OF_VERDICT[verdict], card)
 
     def _unblock(self, operation: PinOperation, card: CardState, pins: dict[int, StoredPin]) -> Outcome:
         stored = pins.get(card.card_id)
         reason = rules.reason_of_unblocking(card, unblocks=stored.unblocks if stored is not None else None)
-        if reason is PinReason.ACCEPTED and card.pin_tries and stored is not None:
-            stored.unblocks, stored.changed = stored.unblocks + 1, True
-        rules.count_try(card, reason)
+        if reason is PinReason.ACCEPTED:
+            if card.pin_tries and stored is not None:
+                stored.unblocks, stored.changed = stored.unblocks + 1, True
+            set_tries(card, 0)
         return _outcome(operation, reason, card)
 
     def _issue(self, operation: PinOperation, card: CardState, pins: dict[int, StoredPin]) -> Outcome:
@@ -173,7 +158,7 @@ class CardPins(Capability):
             assert issued is not None, "the key store answered"
             raise operating_error(issued, RefusedFields("key", value="format"))
         _replace(pins, card, issued.references)
-        rules.count_try(card, PinReason.ACCEPTED)
+        set_tries(card, 0)
         outcome = _outcome(operation, PinReason.ACCEPTED, card, pin_block=issued.block)
         # The block stays for ever with the stored answer: sealed, as the reference is.
         stored = pb.IssuePinResponse()
@@ -181,34 +166,6 @@ class CardPins(Capability):
         stored.pin_block = self._sealer.seal(issued.block, **_stored_block(operation))
         outcome.stored = stored.SerializeToString()
         return outcome
-
-
-def _readable(references: Referenced | None, *, field: str) -> PinReferences | None:
-    """None for a block that does not decode; ``field`` is the PIN's in the request.
-
-    Raises:
-        OneCardError: a key may not do this; nothing was changed.
-    """
-    if isinstance(references, PinReferences):
-        return references
-    if isinstance(references, PinBlockInvalidError):
-        return None
-    assert references is not None, "the key store answered"
-    raise operating_error(references, RefusedFields(f"{field}.key", field))
-
-
-def _fits(stored: StoredPin, presented: PinReferences) -> bool:
-    """
-    Raises:
-        StateConflictError: the version that made the stored reference is gone: neither right nor wrong can be told.
-        UnavailableError: another worker made it under a version that this one has not seen yet.
-    """
-    reference = presented.by_version.get(stored.pvk_version)
-    if reference is None and stored.pvk_version > max(presented.by_version):
-        raise key_store_unavailable()
-    if reference is None:
-        raise StateConflictError("KEY_STATE", "the verification key of the card's PIN is no longer usable")
-    return hmac.compare_digest(reference, stored.reference)
 
 
 def _stored_block(operation: PinOperation) -> dict[str, str]:
@@ -223,7 +180,7 @@ def _replace(pins: dict[int, StoredPin], card: CardState, references: PinReferen
 
 def _outcome(operation: PinOperation, reason: PinReason, card: CardState | None, **more: Any) -> Outcome:
     if operation.kind in {OperationKind.VERIFY_PIN, OperationKind.CHANGE_PIN}:
-        more["tries_left"] = rules.tries_left(card)
+        more["tries_left"] = tries_left(card)
     response_code = RESPONSE_CODES[reason]
     message = RESPONSES[operation.kind](response_code=response_code, reason=reason, **more)
     return Outcome(message, reason, response_code)

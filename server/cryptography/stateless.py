@@ -12,7 +12,7 @@ from crypto.errors import PinBlockInvalidError, VerificationError
 from crypto.key_store.data_plane import DataPlane
 from server import telemetry
 from server.cryptography.conversion import ArqcRequest
-from server.cryptography.key_errors import RefusedFields, operating_error
+from server.edge.key_errors import RefusedFields, operating_error
 from server.errors import OneCardError, UnavailableError
 from server.key_calls import KeyCalls
 

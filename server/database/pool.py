@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from server.database.array_codecs import register_array_codecs
 from server.errors import ConfigurationError, DatabaseUnavailableError
 from server.settings import Settings, masked_dsn
 
@@ -133,7 +134,8 @@ async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
 class HotPathConnection:
     """One lane's connection: opened when first asked for, and again after a loss, with growing pauses.
 
-    Used by one task at a time. While a pause lasts, ``get`` refuses at once instead of waiting.
+    Its arrays go through ``array_codecs``. Used by one task at a time. While a pause lasts, ``get`` refuses at once
+    instead of waiting.
     """
 
     def __init__(self, settings: Settings, dsn: str, *, application_name: str) -> None:
@@ -156,7 +158,7 @@ class HotPathConnection:
             raise DatabaseUnavailableError
         try:
             with database_errors():
-                self._connection = await asyncpg.connect(
+                connection = await asyncpg.connect(
                     self._dsn,
                     timeout=CONNECT_TIMEOUT_S,
                     command_timeout=self._command_timeout_s,
@@ -165,13 +167,19 @@ class HotPathConnection:
                     server_settings=self._settings,
                     target_session_attrs=SessionAttribute.read_write,
                 )
+                try:
+                    await register_array_codecs(connection)
+                except BaseException:
+                    connection.terminate()
+                    raise
         except (DatabaseUnavailableError, *_REFUSED_ERRORS):
             self._pause_s = min(BACKOFF_MAX_S, max(BACKOFF_MIN_S, self._pause_s * 2))
             # Jitter: the lanes of all workers lose the database in the same instant.
             self._next_attempt_s = time.monotonic() + self._pause_s * random.uniform(0.5, 1.0)
             raise DatabaseUnavailableError from None
         self._pause_s = 0.0
-        return self._connection
+        self._connection = connection
+        return connection
 
     async def discard(self) -> None:
         """Drops the connection, for a caller that no longer knows the state of its transaction."""

@@ -25,6 +25,12 @@ def _reference(reference: Any) -> str:
     return mask(getattr(reference, which))
 
 
+def _paying(request: Any) -> str:
+    if request.pan:
+        return mask_pan(request.pan)
+    return "card_code" if request.card_code else "card_token"
+
+
 def _verified(request: Any) -> str:
     which = request.WhichOneof("credential")
     if which == "name_and_number":
@@ -34,7 +40,8 @@ def _verified(request: Any) -> str:
 
 # The masked subject of a request, by RPC; one without a row logs no subject.
 SUBJECTS: dict[str, Callable[[Any], str]] = {
-    "/onecard.v1.AuthorizationService/Authorize": lambda request: mask_pan(request.pan),
+    "/onecard.v1.AuthorizationService/Authorize": _paying,
+    "/onecard.v1.AuthorizationService/RegisterCardToken": lambda request: _reference(request.card),
     **{
         f"/onecard.v1.CryptographyService/{rpc}": lambda request: mask_pan(request.pan)
         for rpc in (

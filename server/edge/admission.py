@@ -41,6 +41,8 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
             "Authorize": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
             "AuthorizeStream": RpcPolicy("authorization", AdmissionClass.INTERACTIVE),
             "LookUpOperation": RpcPolicy("authorization_lookup", AdmissionClass.QUERY),
+            "RegisterCardToken": RpcPolicy("card_token", AdmissionClass.INTERACTIVE),
+            "RevokeCardToken": RpcPolicy("card_token", AdmissionClass.INTERACTIVE),
         },
     ),
     **_policies(
@@ -94,6 +96,18 @@ RPC_POLICIES: dict[str, RpcPolicy] = {
             "ListKeyChanges": RpcPolicy("key_view", AdmissionClass.QUERY),
             "ListKeyAudit": RpcPolicy("key_view", AdmissionClass.QUERY),
             "ExplainArqc": RpcPolicy("key_diagnosis", AdmissionClass.QUERY),
+        },
+    ),
+    **_policies(
+        "RuleService",
+        {
+            "ListRules": RpcPolicy("rule_view", AdmissionClass.QUERY),
+            "ProposeRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "ExtendRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "ApproveRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "RejectRuleChange": RpcPolicy("rule_editor", AdmissionClass.INTERACTIVE),
+            "GetRuleChange": RpcPolicy("rule_view", AdmissionClass.QUERY),
+            "ListRuleChanges": RpcPolicy("rule_view", AdmissionClass.QUERY),
         },
     ),
     **_policies(

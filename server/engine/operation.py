@@ -283,6 +283,10 @@ class Batch:
     is_hopeful: bool = False
     # Digests of single-use tokens that were used before, of all capabilities.
     spent_tokens: set[bytes] = field(default_factory=set)
+    # What the cards' PINs are verified against, working copies by card id, of all capabilities.
+    pins: dict[int, Any] = field(default_factory=dict)
+    # Participants' own tokens of cards, working copies by blind index, of all capabilities.
+    card_tokens: dict[bytes, Any] = field(default_factory=dict)
     # What capabilities read under the lock, by capability.
     facts: dict["Capability", Any] = field(default_factory=dict)
 

@@ -218,7 +218,7 @@ class LaneTransactions:
             batch.accounts |= {account[0]: Account(shard, *account) for account in accounts}
             if known_ids:
                 answers |= await find_answers(connection, known_ids, shard=shard, since=since)
-            used_keys |= {keys[position - 1]: OperationKind(kind) for position, kind in used}
+            used_keys |= {key: OperationKind(kind) for key, kind in used}
         if rules_version != self._settings.rules.version:
             await self._settings.rules.refresh(connection)
         return answers, used_keys

@@ -5,28 +5,33 @@ default; None means no limit. An unknown key, a wrong type or a value out of bou
 misspelt limit must not be no limit.
 """
 
+import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeAlias, get_args, get_type_hints
 
 AMOUNT_MAX_MINOR = 999_999_999_999
 # What a card's use of its limits can count to: 16 bits.
 COUNT_MAX = 65_535
+# By the end of the key, the first that fits: the least and the most. A window or a life of nothing would be no limit.
 _BOUNDS = {
-    "_minor": AMOUNT_MAX_MINOR,
-    "_count_max": COUNT_MAX,
-    "velocity_count_max": 255,
-    "_window_s": 86_400,
-    "_percent": 100,
-    "hold_days": 365,
+    "velocity_count_max": (0, 255),
+    "_count_max": (0, COUNT_MAX),
+    "_minor": (0, AMOUNT_MAX_MINOR),
+    "_window_s": (1, 86_400),
+    "_percent": (0, 100),
+    "hold_days": (1, 365),
 }
 _CATEGORY = re.compile(r"[0-9]{4}", re.ASCII)
 _SUBJECT = re.compile(r"[a-z0-9][a-z0-9-]{1,31}/[\x21-\x7e]{1,16}", re.ASCII)
 _PARTICIPANT = re.compile(r"[a-z0-9][a-z0-9-]{1,31}", re.ASCII)
 _KEY_NAME = re.compile(r"[a-z0-9-]{1,48}", re.ASCII)
+_WALLET = re.compile(r"[1-9][0-9]?", re.ASCII)
+_KEY = re.compile(r"[a-z_]{1,40}", re.ASCII)
 WALLET_MAX = 99
 NAME_LENGTH_MAX = 40
+CONTENT_LENGTH_MAX = 4_000
 
 
 class Channel(IntEnum):
@@ -39,6 +44,9 @@ class Channel(IntEnum):
     CARD_ON_FILE = 5
     TRANSFER = 6
     PRE_AUTHORIZATION = 7
+
+
+_CHANNELS = [channel.name.lower() for channel in Channel]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +68,7 @@ class LimitRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletRule:
-    """What a wallet is for; with ``merchant_categories`` only at merchants that are registered with one of them."""
+    """What a wallet is for. ``merchant_categories``: a merchant must be registered with one of them; empty: any."""
 
     name: str
     merchant_categories: frozenset[str] = frozenset()
@@ -105,6 +113,38 @@ RULE_CLASSES: dict[str, type[Rule]] = {
 }
 
 
+# Asked for once: a fleet has a hundred thousand rules.
+_HINTS = {kind: get_type_hints(rule_class) for kind, rule_class in RULE_CLASSES.items()}
+# What stands in the place of a rule that this release cannot read: nothing passes that the rule was there to stop. A
+# wallet then pays at no merchant, because none can be registered with such a category.
+UNREADABLE_RULES: dict[str, Rule] = {
+    "limit": LimitRule(pin_required_above_minor=0, transaction_amount_max_minor=0, day_count_max=0),
+    "wallet": WalletRule(name="?", merchant_categories=frozenset({"none"})),
+    "merchant": MerchantRule(is_blocked=True),
+    "terminal": TerminalRule(is_blocked=True, gives_cash=False),
+    "acceptance": AcceptanceRule(terminals_registered=True, merchants_registered=True),
+}
+
+
+def parse_content(text: str) -> dict[str, Any]:
+    """The JSON object that a rule is written as.
+
+    Raises:
+        ValueError: too long, no JSON object, or a key stands in it twice.
+    """
+    if len(text) > CONTENT_LENGTH_MAX:
+        raise ValueError(f"must be at most {CONTENT_LENGTH_MAX} characters")
+    try:
+        content = json.loads(text, object_pairs_hook=_once_each)
+    except json.JSONDecodeError:
+        raise ValueError("must be a JSON object") from None
+    except RecursionError:
+        raise ValueError("must be a JSON object of one level") from None
+    if not isinstance(content, dict):
+        raise ValueError("must be a JSON object")
+    return content
+
+
 def parse_rule(kind: str, content: dict[str, Any]) -> Rule:
     """The rule that ``content`` says.
 
@@ -114,9 +154,10 @@ def parse_rule(kind: str, content: dict[str, Any]) -> Rule:
     rule_class = RULE_CLASSES.get(kind)
     if rule_class is None:
         raise ValueError(f"kind: must be one of {', '.join(RULE_CLASSES)}")
-    hints = get_type_hints(rule_class)
-    if unknown := sorted(set(content) - {field.name for field in fields(rule_class)}):
-        raise ValueError(f"{unknown[0]}: a {kind} rule has no such key")
+    hints = _HINTS[kind]
+    for key in sorted(set(content) - set(hints)):
+        # What is no name at all is not repeated.
+        raise ValueError(f"{key if _KEY.fullmatch(key) else 'content'}: a {kind} rule has no such key")
     values = {key: _checked(key, hints[key], value) for key, value in content.items()}
     try:
         return rule_class(**values)
@@ -130,18 +171,28 @@ def check_subject(kind: str, subject: str) -> None:
         ValueError: the subject names nothing that a rule of this kind can be for.
     """
     if kind == "limit":
-        if subject.upper() not in Channel.__members__ or subject != subject.lower():
-            raise ValueError(f"must be one of {', '.join(channel.name.lower() for channel in Channel)}")
+        if subject not in _CHANNELS:
+            raise ValueError(f"must be one of {', '.join(_CHANNELS)}")
     elif kind == "wallet":
-        if not (subject.isascii() and subject.isdigit() and subject == str(int(subject))):
-            raise ValueError("must be a wallet's number")
-        if not 1 <= int(subject) <= WALLET_MAX:
+        if not _WALLET.fullmatch(subject):
             raise ValueError(f"must be 1 to {WALLET_MAX}")
     elif kind == "acceptance":
         if not _PARTICIPANT.fullmatch(subject):
             raise ValueError("must be a participant")
     elif not _SUBJECT.fullmatch(subject):
         raise ValueError("must be participant/identifier")
+
+
+def acquirer_of(kind: str, subject: str) -> str | None:
+    """The participant that a rule's subject belongs to; None where it is everybody's."""
+    return None if kind in ("limit", "wallet") else subject.partition("/")[0]
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("must name each key once")
+    return content
 
 
 def _checked(key: str, hint: Any, value: Any) -> Any:
@@ -159,19 +210,21 @@ def _checked(key: str, hint: Any, value: Any) -> Any:
         ):
             raise ValueError(f"{key}: must be a list of four digits each")
         return frozenset(value)
-    maximum = next(bound for end, bound in reversed(_BOUNDS.items()) if key.endswith(end))
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
-        raise ValueError(f"{key}: must be a whole number, 0 to {maximum}")
+    minimum, maximum = next(bounds for end, bounds in _BOUNDS.items() if key.endswith(end))
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise ValueError(f"{key}: must be a whole number, {minimum} to {maximum}")
     return value
 
 
 def _checked_text(key: str, value: Any) -> str:
-    if not isinstance(value, str) or len(value) > NAME_LENGTH_MAX:
-        raise ValueError(f"{key}: must be at most {NAME_LENGTH_MAX} characters")
+    if key == "mac_key":
+        if not isinstance(value, str) or (value and not _KEY_NAME.fullmatch(value)):
+            raise ValueError("mac_key: must be 1 to 48 of a-z, 0-9 and hyphen")
+        return value
+    if not isinstance(value, str) or len(value) > NAME_LENGTH_MAX or not value.isprintable():
+        raise ValueError(f"{key}: must be at most {NAME_LENGTH_MAX} printable characters")
     if key == "name" and not value:
         raise ValueError("name: is required")
     if key == "category" and value and not _CATEGORY.fullmatch(value):
         raise ValueError("category: must be four digits")
-    if key == "mac_key" and value and not _KEY_NAME.fullmatch(value):
-        raise ValueError("mac_key: must be 1 to 48 of a-z, 0-9 and hyphen")
     return value

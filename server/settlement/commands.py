@@ -12,6 +12,7 @@ import click
 
 from server.database.pool import connect
 from server.database.statements import load
+from server.database_options import database_dsn, database_options
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.operation import OperationKind
 from server.errors import ConfigurationError
@@ -37,26 +38,11 @@ def _date(_context: click.Context, parameter: click.Parameter, text: str | None)
         raise click.BadParameter("must be YYYYMMDD", param=parameter) from None
 
 
-def _options(command: Any) -> Any:
-    command = click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path),
-        default=Path("data"),
-        show_default=True,
-        envvar="ONECARD_DATA_DIR",
-        help="Data directory of the instance; files are below its folder settlement.",
-    )(command)
-    return click.option("--dsn", envvar="ONECARD_DSN", help="PostgreSQL address instead (postgresql://...).")(
-        command
-    )
-
-
 def _run(data_dir: Path, dsn: str | None, work: Callable[["asyncpg.Connection[Any]"], Awaitable[Any]]) -> Any:
     """
     Raises:
         ConfigurationError: no database, or one without our schema.
     """
-    from server.cli import database_dsn
 
     async def run() -> Any:
         address = database_dsn(data_dir, dsn)
@@ -88,7 +74,7 @@ def main() -> None:
 @click.option(
     "--business-day-cutoff", default="23:00", show_default=True, envvar="ONECARD_BUSINESS_DAY_CUTOFF"
 )
-@_options
+@database_options
 def close(
     business_date: date | None, time_zone: str, business_day_cutoff: str, data_dir: Path, dsn: str | None
 ) -> None:
@@ -127,7 +113,7 @@ def close(
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@_options
+@database_options
 def verify(folder: Path, data_dir: Path, dsn: str | None) -> None:
     """Check the closings below FOLDER against their manifests and the database; exit code 1 when one is wrong."""
 
@@ -151,7 +137,7 @@ def verify(folder: Path, data_dir: Path, dsn: str | None) -> None:
     "--date", "business_date", callback=_date, help="Business date (YYYYMMDD); default: the last 8 days."
 )
 @click.option("--participant", help="Only this one's.")
-@_options
+@database_options
 def exceptions(business_date: date | None, participant: str | None, data_dir: Path, dsn: str | None) -> None:
     """List reversals whose original never came, and forced posts."""
 

@@ -13,9 +13,10 @@ from google.protobuf.wrappers_pb2 import StringValue
 from server.database.pool import HotPathConnection
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.group_commit import GroupCommit
-from server.engine.transaction import LaneSettings
 from server.engine.operation import Batch, Capability, MoneyFields, Operation, OperationKind, Outcome, Posting
+from server.engine.transaction import LaneSettings
 from server.errors import NotFoundError
+from server.rulebook.book import RuleBook
 from server.settings import Settings
 
 CARDS = 64
@@ -70,7 +71,7 @@ class Trial(Capability):
             raise RuntimeError("trouble")
         if operation.refused:
             raise NotFoundError("TRIAL_UNKNOWN", "no such thing")
-        if batch.switch_key_used:
+        if batch.switch_key_holder is not None:
             return Outcome(StringValue(value=f"{batch.operation_id} duplicate"), 2, "94")
         assert operation.money is not None
         assert operation.account_id is not None
@@ -146,6 +147,8 @@ class Bench:
             "find_cards": find_cards,
             "calendar": BusinessCalendar.of(time_zone="Asia/Shanghai", cutoff="23:00"),
             "request_log_hours": 72,
+            "shard_count": 1,
+            "rules": RuleBook(),
             "keys_may_block": False,
             "observe": lambda *_: None,
         }

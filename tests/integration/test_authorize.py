@@ -17,17 +17,13 @@ from core_under_test import (
     new_id,
     purchase,
 )
-from onecard.v1 import authorization_pb2 as pb
+from money_requests import decision
 from onecard.v1 import cards_pb2
 from virtual_card import VirtualCard
 
 from server.cards.directory import CardCipher
 from server.cards.rules import CardStatus
 from server.cards.synthetic import TRANSACTION_AMOUNT_MAX_MINOR
-
-
-def decision(response: pb.AuthorizeResponse) -> tuple[str, str]:
-    return response.response_code, pb.DecisionReason.Name(response.reason).removeprefix("DECISION_REASON_")
 
 
 async def test_approved_purchase_moves_the_money_and_answers_the_chip(core: Core, bank: Caller) -> None:
@@ -250,7 +246,10 @@ async def test_limits_funds_and_their_borders(core: Core, bank: Caller) -> None:
     assert (decision(last), last.available_minor) == (("00", "APPROVED"), 200_000)
     assert decision(await bank.authorize(purchase(card, 1))) == ("61", "DAY_AMOUNT_LIMIT")
     await core.database.execute(
-        "UPDATE card_states SET day = day - 1 WHERE card_id = $1", await core.card_id(card)
+        # The day before, as usage.py packs it.
+        "UPDATE card_states SET usage = int2send((('x' || encode(substr(usage, 1, 2), 'hex'))::bit(16)::int - 1)"
+        "::smallint) || substr(usage, 3) WHERE card_id = $1",
+        await core.card_id(card),
     )
     assert decision(await bank.authorize(purchase(card, 200_001))) == ("51", "INSUFFICIENT_FUNDS")
     last = await bank.authorize(purchase(card, 200_000))

@@ -27,7 +27,7 @@ from core_under_test import (
     verification,
     without,
 )
-from onecard.v1 import authorization_pb2, card_authentication_pb2, keys_pb2
+from onecard.v1 import authorization_pb2, card_authentication_pb2, keys_pb2, rules_pb2
 from pin_pad import pin_change, pin_issue, pin_unblock, pin_verification, stateless_requests
 from virtual_card import VirtualCard
 
@@ -64,6 +64,9 @@ REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
 }
 # Those that touch no card: the same callers are refused them.
 KEY_REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
+    "AuthorizationService/LookUpOperation": lambda _: authorization_pb2.LookUpOperationRequest(
+        request_id=new_id()
+    ),
     "KeyService/ListKeys": lambda _: keys_pb2.ListKeysRequest(),
     "KeyService/ProposeKeyChange": lambda _: keys_pb2.ProposeKeyChangeRequest(
         request_id=new_id(), justification="test", rotate=keys_pb2.RotateKey(name="zpk-sm4")
@@ -76,6 +79,24 @@ KEY_REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
     "KeyService/ListKeyChanges": lambda _: keys_pb2.ListKeyChangesRequest(),
     "KeyService/ListKeyAudit": lambda _: keys_pb2.ListKeyAuditRequest(),
     "KeyService/ExplainArqc": lambda c: keys_pb2.ExplainArqcRequest(pan=c.pan, chip=c.sign(0)),
+    "RuleService/ListRules": lambda _: rules_pb2.ListRulesRequest(kind=rules_pb2.RULE_KIND_LIMIT),
+    "RuleService/ProposeRuleChange": lambda _: rules_pb2.ProposeRuleChangeRequest(
+        request_id=new_id(),
+        kind=rules_pb2.RULE_KIND_LIMIT,
+        justification="test",
+        rules=[rules_pb2.ProposedRule(content="{}", subjects=["tap"])],
+    ),
+    "RuleService/ExtendRuleChange": lambda _: rules_pb2.ExtendRuleChangeRequest(
+        request_id=new_id(), change_id=new_id()
+    ),
+    "RuleService/ApproveRuleChange": lambda _: rules_pb2.ApproveRuleChangeRequest(
+        request_id=new_id(), change_id=new_id()
+    ),
+    "RuleService/RejectRuleChange": lambda _: rules_pb2.RejectRuleChangeRequest(
+        request_id=new_id(), change_id=new_id()
+    ),
+    "RuleService/GetRuleChange": lambda _: rules_pb2.GetRuleChangeRequest(change_id=new_id()),
+    "RuleService/ListRuleChanges": lambda _: rules_pb2.ListRuleChangesRequest(),
 }
 WITH_PURPOSE = [
     f"{service.name}/{method.name}"

@@ -21,8 +21,10 @@ DSN = "postgresql://core:hunter2@db.example:5433/onecard?sslmode=require&passwor
 )
 def test_every_number_is_refused_just_outside_its_bounds(field: "dataclasses.Field[int]") -> None:
     minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
-    Settings(**{field.name: minimum})
-    Settings(**{field.name: maximum})
+    # A request id may be looked up only where operations still are.
+    beside = {"operations_days": 36_500} if field.name == "request_log_hours_min" else {}
+    Settings(**{field.name: minimum} | beside)
+    Settings(**{field.name: maximum} | beside)
     for outside in (minimum - 1, maximum + 1):
         with pytest.raises(ConfigurationError, match=field.name):
             Settings(**{field.name: outside})
@@ -39,6 +41,12 @@ def test_every_number_is_refused_just_outside_its_bounds(field: "dataclasses.Fie
 def test_retention_below_the_law_is_refused_with_the_reason(name: str, below: int, law: str) -> None:
     with pytest.raises(ConfigurationError, match=law):
         Settings(**{name: below})
+
+
+def test_operations_stay_longer_than_request_ids_are_looked_up() -> None:
+    Settings(operations_days=9, request_log_hours_min=168)
+    with pytest.raises(ConfigurationError, match=r"operations_days is 8, .* for 8 days"):
+        Settings(operations_days=8, request_log_hours_min=168)
 
 
 def test_tls_files_go_together() -> None:

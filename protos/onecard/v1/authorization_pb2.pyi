@@ -34,9 +34,9 @@ class _OperationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_TYPE_DEPOSIT: _OperationType.ValueType  # 2
     """存款: money moves from the caller's settlement account to the card. Needs the RPC class `deposit` too."""
     OPERATION_TYPE_CASH_WITHDRAWAL: _OperationType.ValueType  # 3
-    """取现: as a purchase, at a counter or cash machine."""
+    """取现: as a purchase, at a counter or cash machine. With a PIN, as the limit `cash` ships."""
     OPERATION_TYPE_TRANSFER: _OperationType.ValueType  # 4
-    """转账: money moves from the card to the card `to_pan`, both decided at once."""
+    """转账: money moves from the card to the card `to_pan`, both decided at once. With a PIN, as the limit `transfer` ships."""
     OPERATION_TYPE_TAP: _OperationType.ValueType  # 5
     """小额免密: a small purchase without PIN under limits of its own, as in transit."""
     OPERATION_TYPE_PRE_AUTHORIZATION: _OperationType.ValueType  # 6
@@ -70,9 +70,9 @@ OPERATION_TYPE_PURCHASE: OperationType.ValueType  # 1
 OPERATION_TYPE_DEPOSIT: OperationType.ValueType  # 2
 """存款: money moves from the caller's settlement account to the card. Needs the RPC class `deposit` too."""
 OPERATION_TYPE_CASH_WITHDRAWAL: OperationType.ValueType  # 3
-"""取现: as a purchase, at a counter or cash machine."""
+"""取现: as a purchase, at a counter or cash machine. With a PIN, as the limit `cash` ships."""
 OPERATION_TYPE_TRANSFER: OperationType.ValueType  # 4
-"""转账: money moves from the card to the card `to_pan`, both decided at once."""
+"""转账: money moves from the card to the card `to_pan`, both decided at once. With a PIN, as the limit `transfer` ships."""
 OPERATION_TYPE_TAP: OperationType.ValueType  # 5
 """小额免密: a small purchase without PIN under limits of its own, as in transit."""
 OPERATION_TYPE_PRE_AUTHORIZATION: OperationType.ValueType  # 6
@@ -118,7 +118,9 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     DECISION_REASON_DUPLICATE_TRANSMISSION: _DecisionReason.ValueType  # 2
     """94: terminal, business date and STAN were used by another request."""
     DECISION_REASON_MESSAGE_MAC_INVALID: _DecisionReason.ValueType  # 19
-    """A0: the message authentication code is wrong, or missing where the terminal's profile demands one."""
+    """A0: the message authentication code is wrong, or missing or under another key where the terminal's rule demands
+    one. Neither the chip's counter moves nor is a PIN tried or a card code used up.
+    """
     DECISION_REASON_TERMINAL_UNKNOWN: _DecisionReason.ValueType  # 20
     """97: the caller must register its terminals, and did not register this one."""
     DECISION_REASON_TERMINAL_NOT_PERMITTED: _DecisionReason.ValueType  # 21
@@ -128,7 +130,7 @@ class _DecisionReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decisi
     DECISION_REASON_UNKNOWN_CARD: _DecisionReason.ValueType  # 3
     """14: no such card."""
     DECISION_REASON_CARD_TOKEN_UNKNOWN: _DecisionReason.ValueType  # 23
-    """14: the caller's token names no card, or was revoked."""
+    """14: the caller's token names no card, or was revoked. VOID, REFUND and REVERSAL go on under a revoked one."""
     DECISION_REASON_CARD_CANCELLED: _DecisionReason.ValueType  # 4
     """14: the card is cancelled."""
     DECISION_REASON_CARD_LOST: _DecisionReason.ValueType  # 5
@@ -212,7 +214,9 @@ DECISION_REASON_REVERSED_IN_ADVANCE: DecisionReason.ValueType  # 18
 DECISION_REASON_DUPLICATE_TRANSMISSION: DecisionReason.ValueType  # 2
 """94: terminal, business date and STAN were used by another request."""
 DECISION_REASON_MESSAGE_MAC_INVALID: DecisionReason.ValueType  # 19
-"""A0: the message authentication code is wrong, or missing where the terminal's profile demands one."""
+"""A0: the message authentication code is wrong, or missing or under another key where the terminal's rule demands
+one. Neither the chip's counter moves nor is a PIN tried or a card code used up.
+"""
 DECISION_REASON_TERMINAL_UNKNOWN: DecisionReason.ValueType  # 20
 """97: the caller must register its terminals, and did not register this one."""
 DECISION_REASON_TERMINAL_NOT_PERMITTED: DecisionReason.ValueType  # 21
@@ -222,7 +226,7 @@ DECISION_REASON_MERCHANT_INVALID: DecisionReason.ValueType  # 22
 DECISION_REASON_UNKNOWN_CARD: DecisionReason.ValueType  # 3
 """14: no such card."""
 DECISION_REASON_CARD_TOKEN_UNKNOWN: DecisionReason.ValueType  # 23
-"""14: the caller's token names no card, or was revoked."""
+"""14: the caller's token names no card, or was revoked. VOID, REFUND and REVERSAL go on under a revoked one."""
 DECISION_REASON_CARD_CANCELLED: DecisionReason.ValueType  # 4
 """14: the card is cancelled."""
 DECISION_REASON_CARD_LOST: DecisionReason.ValueType  # 5
@@ -325,7 +329,16 @@ Global___HoldState: _TypeAlias = HoldState  # noqa: Y015
 
 @_typing.final
 class MessageMac(_message.Message):
-    """A message authentication code over the request, under a key that terminal and core share."""
+    """A message authentication code over the request, under a key that terminal and core share: the algorithm is the
+    key's, with padding method 2 where it leaves a choice.
+
+    It covers these fields as they stand in the request, in UTF-8 and joined by "|": request_id, the number of `operation`,
+    pan or card_code or card_token, amount_minor, terminal_id, merchant_id, stan, to_pan, original.request_id, original.rrn,
+    original.stan, original.terminal_id, original.business_date, original.mti_class, wallet, is_advice,
+    partial_approval_allowed, more_completions_follow. Numbers are decimal, true is 1 and false 0, what is not set is empty
+    or 0. The fields of text must be without "|", otherwise INVALID_ARGUMENT naming the field. Chip and PIN have proofs of
+    their own and are not covered.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -335,7 +348,7 @@ class MessageMac(_message.Message):
     ksn: _builtins.bytes
     """Key serial number when `key` is a BDK: 10 bytes (3DES) or 12 bytes (AES, SM4); else empty."""
     mac: _builtins.bytes
-    """The code: 4 to 8 bytes."""
+    """The code: 4 to 8 bytes, all of which are compared."""
     @_builtins.property
     def key(self) -> _cryptography_pb2.KeyReference:
         """MAC key, or the base derivation key (BDK) of the terminal."""
@@ -450,7 +463,11 @@ class AuthorizeRequest(_message.Message):
     terminal_time_unix_ms: _builtins.int
     """The terminal's own time, milliseconds since 1970-01-01 UTC; recorded, never decisive. 0 when unknown."""
     card_code: _builtins.str
-    """QR code of the electronic card in place of `pan`: 1 to 64 characters, for PURCHASE and BALANCE_INQUIRY."""
+    """QR code of the electronic card, issued for payment, in place of `pan`: 1 to 64 characters, for PURCHASE and
+    BALANCE_INQUIRY. It serves once within its life, 60 s as shipped: a payment that is declined for want of money, or over
+    a limit, has used it up too. In VOID, REFUND and REVERSAL of what was paid by it the same code names the card, at any
+    time.
+    """
     card_token: _builtins.str
     """The caller's own token of a card in place of `pan`: 1 to 64 visible ASCII characters, for PURCHASE,
     PRE_AUTHORIZATION and what follows them. Needs the RPC class `card_token` too.
@@ -469,20 +486,21 @@ class AuthorizeRequest(_message.Message):
     """More completions of this pre-authorization follow: what is left stays held. For COMPLETION."""
     @_builtins.property
     def chip(self) -> _common_pb2.ChipCryptogram:
-        """Chip data. Required with `pan` for PURCHASE, CASH_WITHDRAWAL, TRANSFER, TAP, PRE_AUTHORIZATION and
+        """Chip data. With `pan` only; required for PURCHASE, CASH_WITHDRAWAL, TRANSFER, TAP, PRE_AUTHORIZATION and
         BALANCE_INQUIRY unless `is_advice`; refused for the others.
         """
 
     @_builtins.property
     def pin(self) -> _cryptography_pb2.EncryptedPin:
-        """PIN that the holder entered, bound to the card's PAN, so with `pan` only. Each key needs its grant."""
+        """PIN that the holder entered, in a format that is bound to the card's PAN, so with `pan` only; for the operations that
+        `chip` is for, and not for an advice. Each key needs its grant. It is verified whether or not it was required, and a
+        wrong one counts as in CryptographyService.VerifyPin, once for each request id. FAILED_PRECONDITION `KEY_USAGE` or
+        `KEY_STATE` when a key may not do this.
+        """
 
     @_builtins.property
     def mac(self) -> Global___MessageMac:
-        """Code over the message: see `MessageMac`. It covers, in ASCII and joined by "|": request_id, the number of
-        `operation`, pan or card_code or card_token, amount_minor, terminal_id, merchant_id, stan, to_pan,
-        original.request_id, original.rrn, original.stan.
-        """
+        """Code over the message. Whoever sends a request again sends the same bytes: PIN and code are part of its content."""
 
     @_builtins.property
     def original(self) -> Global___OriginalReference:
@@ -545,8 +563,8 @@ class AuthorizeResponse(_message.Message):
     rrn: _builtins.str
     """Retrieval reference number (DE 37): twelve digits, unique."""
     available_minor: _builtins.int
-    """Available money of the wallet after the decision, in 分. 0 unless the card proved itself: a deposit, which
-    needs no card, tells no balance.
+    """Available money of the wallet after the decision, in 分. 0 unless the card proved itself, by its chip or a card code
+    that this operation used up: a deposit, which needs no card, tells no balance. 0 too when the PIN was not right.
     """
     currency_code: _builtins.str
     """ISO 4217 letters of the amounts."""
@@ -795,3 +813,113 @@ class LookUpOperationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LookUpOperationResponse: _TypeAlias = LookUpOperationResponse  # noqa: Y015
+
+@_typing.final
+class RegisterCardTokenRequest(_message.Message):
+    """A token to register."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CARD_FIELD_NUMBER: _builtins.int
+    CARD_TOKEN_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request."""
+    card_token: _builtins.str
+    """The caller's own name for it: 8 to 64 visible ASCII characters, and no card number: 12 to 19 digits with a valid Luhn
+    digit, with or without separators, are INVALID_ARGUMENT `card_token`. It is stored as a keyed digest only.
+    """
+    catalogue_item: _builtins.str
+    """Catalogue item that this access serves."""
+    catalogue_item_version: _builtins.int
+    """Its version."""
+    @_builtins.property
+    def card(self) -> _common_pb2.CardReference:
+        """The card."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        card: _common_pb2.CardReference | None = ...,
+        card_token: _builtins.str = ...,
+        catalogue_item: _builtins.str = ...,
+        catalogue_item_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["card", b"card"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "card_token", b"card_token", "catalogue_item", b"catalogue_item", "catalogue_item_version", b"catalogue_item_version", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterCardTokenRequest: _TypeAlias = RegisterCardTokenRequest  # noqa: Y015
+
+@_typing.final
+class RegisterCardTokenResponse(_message.Message):
+    """The token names the card from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterCardTokenResponse: _TypeAlias = RegisterCardTokenResponse  # noqa: Y015
+
+@_typing.final
+class RevokeCardTokenRequest(_message.Message):
+    """A token to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CARD_TOKEN_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEM_VERSION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """UUID of this request."""
+    card_token: _builtins.str
+    """The token, as it was registered."""
+    catalogue_item: _builtins.str
+    """Catalogue item that this access serves."""
+    catalogue_item_version: _builtins.int
+    """Its version."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        card_token: _builtins.str = ...,
+        catalogue_item: _builtins.str = ...,
+        catalogue_item_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card_token", b"card_token", "catalogue_item", b"catalogue_item", "catalogue_item_version", b"catalogue_item_version", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCardTokenRequest: _TypeAlias = RevokeCardTokenRequest  # noqa: Y015
+
+@_typing.final
+class RevokeCardTokenResponse(_message.Message):
+    """The token no longer names a card."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeCardTokenResponse: _TypeAlias = RevokeCardTokenResponse  # noqa: Y015

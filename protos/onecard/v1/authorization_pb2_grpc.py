@@ -56,6 +56,16 @@ class AuthorizationServiceStub:
                 request_serializer=onecard_dot_v1_dot_authorization__pb2.LookUpOperationRequest.SerializeToString,
                 response_deserializer=onecard_dot_v1_dot_authorization__pb2.LookUpOperationResponse.FromString,
                 _registered_method=True)
+        self.RegisterCardToken = channel.unary_unary(
+                '/onecard.v1.AuthorizationService/RegisterCardToken',
+                request_serializer=onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenRequest.SerializeToString,
+                response_deserializer=onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenResponse.FromString,
+                _registered_method=True)
+        self.RevokeCardToken = channel.unary_unary(
+                '/onecard.v1.AuthorizationService/RevokeCardToken',
+                request_serializer=onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenRequest.SerializeToString,
+                response_deserializer=onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenResponse.FromString,
+                _registered_method=True)
 
 
 class AuthorizationServiceServicer:
@@ -93,6 +103,26 @@ class AuthorizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RegisterCardToken(self, request, context):
+        """Lets the caller name a card by a token of its own from now on (card on file). A token never names another card, nor
+        the same one again after it was ended.
+        Grant: RPC class `card_token`, the card's region, the catalogue item.
+        NOT_FOUND `CARD_UNKNOWN`; FAILED_PRECONDITION `CARD_NOT_USABLE` when the card is lost, expired or otherwise out of use;
+        ALREADY_EXISTS `CARD_TOKEN_TAKEN` when the token was registered before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeCardToken(self, request, context):
+        """Ends a token: what would take money under it is declined from the next operation on; what gives back what was
+        taken still goes on. Grant: as RegisterCardToken.
+        NOT_FOUND `CARD_TOKEN_UNKNOWN` when the caller has no such token in use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthorizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +140,16 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     servicer.LookUpOperation,
                     request_deserializer=onecard_dot_v1_dot_authorization__pb2.LookUpOperationRequest.FromString,
                     response_serializer=onecard_dot_v1_dot_authorization__pb2.LookUpOperationResponse.SerializeToString,
+            ),
+            'RegisterCardToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterCardToken,
+                    request_deserializer=onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenRequest.FromString,
+                    response_serializer=onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenResponse.SerializeToString,
+            ),
+            'RevokeCardToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeCardToken,
+                    request_deserializer=onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenRequest.FromString,
+                    response_serializer=onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -200,6 +240,60 @@ class AuthorizationService:
             '/onecard.v1.AuthorizationService/LookUpOperation',
             onecard_dot_v1_dot_authorization__pb2.LookUpOperationRequest.SerializeToString,
             onecard_dot_v1_dot_authorization__pb2.LookUpOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterCardToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/onecard.v1.AuthorizationService/RegisterCardToken',
+            onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenRequest.SerializeToString,
+            onecard_dot_v1_dot_authorization__pb2.RegisterCardTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeCardToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/onecard.v1.AuthorizationService/RevokeCardToken',
+            onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenRequest.SerializeToString,
+            onecard_dot_v1_dot_authorization__pb2.RevokeCardTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,18 @@ class AuthorizationServiceStub:
     """Tells the stored outcome of an operation of the caller's own, and what became of it. Changes nothing.
     Grant: RPC class `authorization_lookup`. NOT_FOUND `OPERATION_UNKNOWN` when the caller has no such operation.
     """
+    RegisterCardToken: _aio.UnaryUnaryMultiCallable[_authorization_pb2.RegisterCardTokenRequest, _authorization_pb2.RegisterCardTokenResponse]
+    """Lets the caller name a card by a token of its own from now on (card on file). A token never names another card, nor
+    the same one again after it was ended.
+    Grant: RPC class `card_token`, the card's region, the catalogue item.
+    NOT_FOUND `CARD_UNKNOWN`; FAILED_PRECONDITION `CARD_NOT_USABLE` when the card is lost, expired or otherwise out of use;
+    ALREADY_EXISTS `CARD_TOKEN_TAKEN` when the token was registered before.
+    """
+    RevokeCardToken: _aio.UnaryUnaryMultiCallable[_authorization_pb2.RevokeCardTokenRequest, _authorization_pb2.RevokeCardTokenResponse]
+    """Ends a token: what would take money under it is declined from the next operation on; what gives back what was
+    taken still goes on. Grant: as RegisterCardToken.
+    NOT_FOUND `CARD_TOKEN_UNKNOWN` when the caller has no such token in use.
+    """
 
 class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Authorizes money operations.
@@ -74,6 +86,30 @@ class AuthorizationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_authorization_pb2.LookUpOperationResponse]:
         """Tells the stored outcome of an operation of the caller's own, and what became of it. Changes nothing.
         Grant: RPC class `authorization_lookup`. NOT_FOUND `OPERATION_UNKNOWN` when the caller has no such operation.
+        """
+
+    @_abc_1.abstractmethod
+    def RegisterCardToken(
+        self,
+        request: _authorization_pb2.RegisterCardTokenRequest,
+        context: _aio.ServicerContext[_authorization_pb2.RegisterCardTokenRequest, _abc.Awaitable[_authorization_pb2.RegisterCardTokenResponse]],
+    ) -> _abc.Awaitable[_authorization_pb2.RegisterCardTokenResponse]:
+        """Lets the caller name a card by a token of its own from now on (card on file). A token never names another card, nor
+        the same one again after it was ended.
+        Grant: RPC class `card_token`, the card's region, the catalogue item.
+        NOT_FOUND `CARD_UNKNOWN`; FAILED_PRECONDITION `CARD_NOT_USABLE` when the card is lost, expired or otherwise out of use;
+        ALREADY_EXISTS `CARD_TOKEN_TAKEN` when the token was registered before.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeCardToken(
+        self,
+        request: _authorization_pb2.RevokeCardTokenRequest,
+        context: _aio.ServicerContext[_authorization_pb2.RevokeCardTokenRequest, _abc.Awaitable[_authorization_pb2.RevokeCardTokenResponse]],
+    ) -> _abc.Awaitable[_authorization_pb2.RevokeCardTokenResponse]:
+        """Ends a token: what would take money under it is declined from the next operation on; what gives back what was
+        taken still goes on. Grant: as RegisterCardToken.
+        NOT_FOUND `CARD_TOKEN_UNKNOWN` when the caller has no such token in use.
         """
 
 def add_AuthorizationServiceServicer_to_server(servicer: AuthorizationServiceServicer, server: _aio.Server) -> None: ...

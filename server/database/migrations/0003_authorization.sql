@@ -69,6 +69,9 @@ CREATE TYPE operation_row AS (
     switch_key bytea
 );
 
+-- Who has a switch key, as batches read it.
+CREATE TYPE switch_key_holder AS (switch_key bytea, operation_kind smallint);
+
 -- Money held for a pre-authorization, whose operation id it bears. Changed under the lock of its card only.
 CREATE TABLE holds (
     hold_id bigint NOT NULL,
@@ -117,60 +120,122 @@ CREATE TABLE event_batches (
 CREATE INDEX event_batches_unsequenced_idx ON event_batches (decided_at, first_operation_id) WHERE sequence IS NULL;
 CREATE UNIQUE INDEX event_batches_sequence_key ON event_batches (sequence);
 
--- Rules that decisions follow: limits, wallets, merchants, terminals. Each change is proposed by one person and decided by
--- another; what was approved gets the next version, and the highest of a subject is in force.
+-- Rules that decisions follow: limits, wallets, merchants, terminals. A change is proposed by one person, in one part or
+-- several, and decided by another as a whole. What was approved gets the next version; of a subject's rules the one with
+-- the highest version is in force. `base_version` is the newest version when the change was proposed.
 CREATE TABLE rule_changes (
     change_id uuid NOT NULL,
+    -- Order of the proposals, for lists that are read page by page.
     change_number bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     rule_kind text NOT NULL,
-    subject text NOT NULL,
-    content jsonb NOT NULL,
+    rule_count integer NOT NULL,
+    base_version bigint NOT NULL DEFAULT 0,
     state text NOT NULL DEFAULT 'PROPOSED',
     justification text NOT NULL,
     proposed_by text NOT NULL,
     proposed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    decision_id uuid,
     decided_by text,
     decided_at timestamptz,
     version bigint,
     CONSTRAINT rule_changes_pkey PRIMARY KEY (change_id),
+    CONSTRAINT rule_changes_number_key UNIQUE (change_number),
+    CONSTRAINT rule_changes_kind_key UNIQUE (change_id, rule_kind),
+    CONSTRAINT rule_changes_decision_key UNIQUE (decision_id),
     CONSTRAINT rule_changes_version_key UNIQUE (version),
     CONSTRAINT rule_changes_kind_known CHECK (rule_kind IN ('limit', 'wallet', 'merchant', 'terminal', 'acceptance')),
+    CONSTRAINT rule_changes_rule_count_positive CHECK (rule_count > 0),
     CONSTRAINT rule_changes_state_known CHECK (state IN ('PROPOSED', 'APPROVED', 'REJECTED')),
     CONSTRAINT rule_changes_decided CHECK (
-        (state = 'PROPOSED') = (decided_at IS NULL) AND (state = 'PROPOSED') = (decided_by IS NULL)),
+        num_nulls(decision_id, decided_by, decided_at) = CASE state WHEN 'PROPOSED' THEN 3 ELSE 0 END),
     CONSTRAINT rule_changes_versioned CHECK ((state = 'APPROVED') = (version IS NOT NULL)),
-    -- The two-person rule, whatever the code above it does; 'shipped' are the rules that come with the core.
+    -- The two-person rule, whatever the code above it does.
     CONSTRAINT rule_changes_two_persons CHECK (state <> 'APPROVED' OR decided_by <> proposed_by)
 );
-CREATE INDEX rule_changes_in_force_idx ON rule_changes (rule_kind, subject, version) WHERE state = 'APPROVED';
 CREATE INDEX rule_changes_waiting_idx ON rule_changes (change_number) WHERE state = 'PROPOSED';
 
+-- The requests that a proposal came in. The first one's id is that of the change.
+CREATE TABLE rule_change_parts (
+    request_id uuid NOT NULL,
+    change_id uuid NOT NULL,
+    part_number smallint NOT NULL,
+    CONSTRAINT rule_change_parts_pkey PRIMARY KEY (request_id),
+    CONSTRAINT rule_change_parts_number_key UNIQUE (change_id, part_number),
+    CONSTRAINT rule_change_parts_change_fkey FOREIGN KEY (change_id) REFERENCES rule_changes,
+    CONSTRAINT rule_change_parts_number_positive CHECK (part_number > 0)
+);
+
+-- What a change says, one row for each subject. "C", so that a prefix is a range of the index.
+CREATE TABLE rule_change_lines (
+    change_id uuid NOT NULL,
+    rule_kind text NOT NULL,
+    part_number smallint NOT NULL,
+    subject text COLLATE "C" NOT NULL,
+    content jsonb NOT NULL,
+    CONSTRAINT rule_change_lines_pkey PRIMARY KEY (change_id, subject),
+    CONSTRAINT rule_change_lines_change_fkey FOREIGN KEY (change_id, rule_kind)
+        REFERENCES rule_changes (change_id, rule_kind),
+    CONSTRAINT rule_change_lines_content_form CHECK (jsonb_typeof(content) = 'object')
+);
+CREATE INDEX rule_change_lines_subject_idx ON rule_change_lines (rule_kind, subject);
+
+-- What was proposed stays, a decision is made once, and only a whole proposal is approved. Versions are given one after
+-- another: n + 1 waits until n has committed, so that whoever has read n will never miss one below it.
 CREATE FUNCTION guard_rule_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.state <> 'PROPOSED'
-       OR ROW (NEW.change_id, NEW.change_number, NEW.rule_kind, NEW.subject, NEW.content, NEW.justification,
+       OR ROW (NEW.change_id, NEW.change_number, NEW.rule_kind, NEW.rule_count, NEW.base_version, NEW.justification,
                NEW.proposed_by, NEW.proposed_at)
           IS DISTINCT FROM
-          ROW (OLD.change_id, OLD.change_number, OLD.rule_kind, OLD.subject, OLD.content, OLD.justification,
+          ROW (OLD.change_id, OLD.change_number, OLD.rule_kind, OLD.rule_count, OLD.base_version, OLD.justification,
                OLD.proposed_by, OLD.proposed_at) THEN
         RAISE EXCEPTION 'what a rule change was proposed or decided as stays' USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF NEW.state = 'APPROVED' THEN
+        IF (SELECT count(*) FROM rule_change_lines WHERE change_id = NEW.change_id) <> NEW.rule_count THEN
+            RAISE EXCEPTION 'a rule change is approved as a whole' USING ERRCODE = 'restrict_violation';
+        END IF;
+        -- "onecard\0" and 3; each statement of this function sees what has committed before it.
+        PERFORM pg_advisory_xact_lock(x'6F6E656361726403'::bigint);
+        NEW.version := (SELECT coalesce(max(version), 0) + 1 FROM rule_changes);
     END IF;
     RETURN NEW;
 END
 $$;
 CREATE TRIGGER rule_changes_guarded BEFORE UPDATE ON rule_changes
     FOR EACH ROW EXECUTE FUNCTION guard_rule_change();
+CREATE TRIGGER rule_changes_begin_as_proposals BEFORE INSERT ON rule_changes
+    FOR EACH ROW WHEN (NEW.state <> 'PROPOSED') EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER rule_changes_never_deleted BEFORE DELETE ON rule_changes
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER rule_changes_never_truncated BEFORE TRUNCATE ON rule_changes
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER rule_change_parts_append_only BEFORE UPDATE OR DELETE ON rule_change_parts
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER rule_change_parts_never_truncated BEFORE TRUNCATE ON rule_change_parts
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- The rules that come with the core. Amounts in 分; a key that is left out means no limit.
-INSERT INTO rule_changes
-    (change_id, rule_kind, subject, content, state, justification, proposed_by, decided_by, decided_at, version)
-SELECT gen_random_uuid(), r.rule_kind, r.subject, r.content::jsonb, 'APPROVED', 'shipped', 'shipped', 'shipped-by-release',
-       clock_timestamp(), row_number() OVER ()
-FROM (VALUES
+-- Nothing is added to what was decided. The lock lets a decision that is being made come first, and is held against one
+-- that would come before these lines are there.
+CREATE FUNCTION guard_rule_change_lines() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM rule_changes WHERE change_id IN (SELECT change_id FROM added) ORDER BY change_id FOR SHARE;
+    IF EXISTS (SELECT FROM rule_changes WHERE change_id IN (SELECT change_id FROM added) AND state <> 'PROPOSED') THEN
+        RAISE EXCEPTION 'a rule change that was decided stays' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER rule_change_lines_guarded AFTER INSERT ON rule_change_lines
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION guard_rule_change_lines();
+CREATE TRIGGER rule_change_lines_append_only BEFORE UPDATE OR DELETE ON rule_change_lines
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER rule_change_lines_never_truncated BEFORE TRUNCATE ON rule_change_lines
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The rules that come with the core, by the way that all rules take. Amounts in 分; a key that is left out means no limit.
+CREATE TEMPORARY TABLE shipped_rules (rule_kind text, subject text, content jsonb) ON COMMIT DROP;
+INSERT INTO shipped_rules VALUES
     ('limit', 'chip', '{"month_amount_max_minor": 20000000, "day_count_max": 2000}'),
     ('limit', 'cash', '{"pin_required_above_minor": 0, "transaction_amount_max_minor": 500000, "day_amount_max_minor": 2000000, "month_amount_max_minor": 20000000, "day_count_max": 20}'),
     ('limit', 'tap', '{"transaction_amount_max_minor": 30000, "day_amount_max_minor": 60000, "day_count_max": 100, "velocity_count_max": 20, "velocity_window_s": 60}'),
@@ -181,5 +246,11 @@ FROM (VALUES
     ('wallet', '1', '{"name": "金融账户", "cash": true, "transfer": true, "deposit": true}'),
     ('wallet', '2', '{"name": "医保个人账户", "merchant_categories": ["4119", "5047", "5122", "5912", "8011", "8021", "8043", "8050", "8062", "8071", "8099"]}'),
     ('wallet', '3', '{"name": "待遇补贴账户", "cash": true}'),
-    ('wallet', '4', '{"name": "学生资助账户", "merchant_categories": ["5812", "5814", "5942", "5943", "8211", "8220", "8241", "8244", "8249", "8299"]}')
-) AS r (rule_kind, subject, content);
+    ('wallet', '4', '{"name": "学生资助账户", "merchant_categories": ["5812", "5814", "5942", "5943", "8211", "8220", "8241", "8244", "8249", "8299"]}');
+INSERT INTO rule_changes (change_id, rule_kind, rule_count, justification, proposed_by)
+SELECT gen_random_uuid(), rule_kind, count(*), 'shipped', 'shipped' FROM shipped_rules GROUP BY rule_kind;
+INSERT INTO rule_change_parts (request_id, change_id, part_number) SELECT change_id, change_id, 1 FROM rule_changes;
+INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)
+SELECT c.change_id, s.rule_kind, 1, s.subject, s.content FROM shipped_rules AS s JOIN rule_changes AS c USING (rule_kind);
+UPDATE rule_changes
+SET state = 'APPROVED', decision_id = gen_random_uuid(), decided_by = 'shipped-by-release', decided_at = clock_timestamp();

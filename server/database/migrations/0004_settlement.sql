@@ -75,14 +75,6 @@ CREATE TABLE made_days (
     CONSTRAINT made_days_day_fkey FOREIGN KEY (business_date) REFERENCES settlement_days
 );
 
--- Net sum of the postings of archived partitions, by account.
-CREATE TABLE archived_balances (
-    account_id bigint NOT NULL,
-    shard smallint NOT NULL,
-    amount_minor bigint NOT NULL,
-    CONSTRAINT archived_balances_pkey PRIMARY KEY (account_id, shard)
-);
-
 -- Operations from before batches were noted. All operations of a transaction bear its time, and no transaction takes ids
 -- of two blocks.
 INSERT INTO event_batches

@@ -2,8 +2,8 @@
 -- committed.
 -- Parameters: $1 shard, $2 account ids (bigint[]), $3 request ids (uuid[]) to look for from business date $4 on, but not
 --   on the present one, $5; $6 request ids (uuid[]) and $7 switch keys (bytea[]) to look for on that.
--- Rows: one: accounts, request ids that have a stored answer, pairs of the position (from 1) of a switch key in use and
---   the kind of its holder, version of the rules in force.
+-- Rows: one: accounts, request ids that have a stored answer, switch keys in use with the kind of their holder, version of
+--   the rules in force.
 -- Locks: none; the cards' locks cover their accounts, and the same request id means the same card, so a twin has
 --   committed or not begun. The look-up has no end: a twin may have been decided past a cut-off, by a worker with another
 --   calendar too.
@@ -27,7 +27,7 @@ SELECT ARRAY(
            WHERE o.request_id = ANY ($6::uuid[]) AND o.shard = $1::smallint AND o.business_date = $5::date
        ),
        ARRAY(
-           SELECT ARRAY[array_position($7::bytea[], o.switch_key), o.operation_kind]
+           SELECT ROW (o.switch_key, o.operation_kind)::switch_key_holder
            FROM operations AS o
            WHERE o.switch_key = ANY ($7::bytea[]) AND o.business_date = $5::date AND o.shard = $1::smallint
        ),

@@ -24,15 +24,15 @@ TODAY = date(2026, 11, 23)
 
 def fresh_state() -> CardState:
     return CardState(
+        shard=0,
         card_id=1,
         status=CardStatus.NORMAL,
         atc_highest=0,
         atc_window=0,
         transaction_amount_max_minor=1,
         day_amount_max_minor=1,
-        day=TODAY,
-        day_amount_minor=0,
         pin_tries=0,
+        usage=b"",
     )
 
 

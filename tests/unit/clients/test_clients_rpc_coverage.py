@@ -15,6 +15,7 @@ from onecard.v1 import (
     cryptography_pb2,
     identity_pb2,
     keys_pb2,
+    rules_pb2,
     settlement_pb2,
 )
 
@@ -31,6 +32,7 @@ FILES = (
     cryptography_pb2,
     identity_pb2,
     keys_pb2,
+    rules_pb2,
     settlement_pb2,
 )
 METHODS: list[MethodDescriptor] = [

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from clients.demo.scorecard import Scene, Scorecard, refusal_of
 from clients.errors import call_error
-from clients.terminal import StanCounter
+from clients.money_requests import StanCounter
 
 
 def test_trace_numbers_run_from_1_to_999999_and_begin_anew() -> None:

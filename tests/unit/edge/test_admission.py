@@ -3,7 +3,7 @@
 import pytest
 
 from server.app import SERVICES
-from server.edge.admission import RPC_CLASSES, RPC_POLICIES, Admission, AdmissionClass
+from server.edge.admission import OPERATION_CLASSES, RPC_CLASSES, RPC_POLICIES, Admission, AdmissionClass
 from server.edge.caller import Participant
 from server.errors import NotGrantedError, OverloadedError
 
@@ -11,7 +11,8 @@ from server.errors import NotGrantedError, OverloadedError
 def test_every_served_rpc_has_a_policy_and_every_policy_an_rpc() -> None:
     served = {f"/{name}/{method.name}" for name, service in SERVICES.items() for method in service.methods}
     assert set(RPC_POLICIES) == served
-    assert {policy.rpc_class for policy in RPC_POLICIES.values()} | {"deposit"} == RPC_CLASSES
+    assert {policy.rpc_class for policy in RPC_POLICIES.values()} | OPERATION_CLASSES == RPC_CLASSES
+    assert {"deposit", "benefit_credit", "advice"} == OPERATION_CLASSES
 
 
 def test_classes_are_those_the_protos_name() -> None:
@@ -30,6 +31,9 @@ def test_classes_are_those_the_protos_name() -> None:
         "CryptographyStream": "cryptography_stream",
         "Authorize": "authorization",
         "AuthorizeStream": "authorization",
+        "LookUpOperation": "authorization_lookup",
+        "RegisterCardToken": "card_token",
+        "RevokeCardToken": "card_token",
         "CreateChallenge": "card_authentication",
         "AuthenticateCard": "card_authentication",
         "VerifyIdentity": "identity",
@@ -45,6 +49,13 @@ def test_classes_are_those_the_protos_name() -> None:
         "RejectKeyChange": "key_custodian",
         "ListKeyChanges": "key_view",
         "ListKeyAudit": "key_view",
+        "ListRules": "rule_view",
+        "ProposeRuleChange": "rule_editor",
+        "ExtendRuleChange": "rule_editor",
+        "ApproveRuleChange": "rule_editor",
+        "RejectRuleChange": "rule_editor",
+        "GetRuleChange": "rule_view",
+        "ListRuleChanges": "rule_view",
         "ExplainArqc": "key_diagnosis",
         "SubscribeEvents": "settlement_events",
         "GetSettlementPosition": "settlement_position",

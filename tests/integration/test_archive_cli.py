@@ -1,0 +1,108 @@
+"""``onecard archive`` beside a running instance, and the housekeeper that archives by itself."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from archive_trial import OPERATIONS_DAYS, Trial
+from running_instance import Instance, eventually
+
+from server.settings import socket_dsn
+
+Serve = Callable[..., Instance]
+OPERATIONS = 500
+
+
+def onecard(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "server.cli", "archive", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+async def filled(facts: dict[str, Any], directory: Path, days: list[int]) -> list[date]:
+    """Business dates so many days ago, with operations."""
+    trial = await Trial.open(socket_dsn(Path(facts["socket_dir"])), directory)
+    dates = [trial.ago(ago) for ago in days]
+    for business_date in dates:
+        await trial.fill(business_date, operations=OPERATIONS)
+    await trial.database.close()
+    return dates
+
+
+def test_dates_are_archived_listed_verified_shown_and_restored(serve: Serve, data_dir: Path) -> None:
+    where = ("--data-dir", str(data_dir))
+    facts = serve().until_ready()
+    archive = data_dir / "archive"
+    old, young = asyncio.run(filled(facts, archive, [OPERATIONS_DAYS + 2, 20]))
+    done = onecard("run", *where)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        f"{old} archived: {OPERATIONS} operations, {OPERATIONS} postings\n1 archived, 0 stay\n"
+    )
+    # Sooner than the instance would by itself.
+    assert f"{young} archived" in onecard("run", "--date", f"{young:%Y%m%d}", *where).stdout
+    listed = onecard("list", *where).stdout
+    assert listed.count("archived") >= 4
+    assert f"operations_{old:%Y%m%d}.1.parquet" in listed
+    assert "MISSING" not in listed
+    assert onecard("verify", *where).stdout.endswith("4 as recorded, 0 wrong\n")
+
+    file = archive / f"operations_{old:%Y%m%d}.1.parquet"
+    shown = onecard("show", str(file)).stdout
+    assert f"business date  {old}" in shown
+    assert "500 in 1 row groups" in shown
+    damaged = bytearray(file.read_bytes())
+    damaged[200] ^= 0xFF
+    kept = file.read_bytes()
+    file.write_bytes(damaged)
+    wrong = onecard("verify", "--date", f"{old:%Y%m%d}", *where)
+    assert wrong.returncode == 1
+    assert wrong.stdout.endswith("1 as recorded, 1 wrong\n")
+    refused = onecard("restore", str(file), *where)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("onecard: ")
+    assert refused.stderr.count("\n") == 1
+    file.write_bytes(kept)
+    assert onecard("restore", str(file), *where).stdout == (
+        f"{old} is online again: {OPERATIONS} operations, {OPERATIONS} postings\n"
+    )
+    assert "restored" in onecard("list", *where).stdout
+
+
+def test_wrong_use_is_one_line(serve: Serve, data_dir: Path) -> None:
+    where = ("--data-dir", str(data_dir))
+    assert onecard("list", *where).stderr.startswith("onecard: no onecard runs on")
+    serve().until_ready()
+    for arguments, line in (
+        (("restore",), "onecard: give a file or --date\n"),
+        (("restore", "--date", "20200101"), "onecard: 2020-01-01 was never archived (ARCHIVE_UNKNOWN)\n"),
+        (
+            ("run", "--date", "20200101"),
+            "onecard: no operations of 2020-01-01 are online (ARCHIVE_DATE_UNKNOWN)\n",
+        ),
+        (("show", "/nowhere"), "onecard: there is no file /nowhere (ARCHIVE_FILE_MISSING)\n"),
+    ):
+        options = where if arguments[0] != "show" else ()
+        assert onecard(*arguments, *options).stderr == line
+    few = onecard("run", "--operations-days", "6", *where)
+    assert few.stderr == "onecard: operations_days is 6, allowed is 7 to 36500\n"
+    assert few.returncode == 2
+
+
+def test_housekeeper_archives_what_is_due(serve: Serve, data_dir: Path) -> None:
+    first = serve()
+    (due,) = asyncio.run(filled(first.until_ready(), data_dir / "unused", [9]))
+    assert first.stop() == 0
+    elsewhere = data_dir.parent / "files"
+    second = serve("--operations-days", "8", "--archive-dir", str(elsewhere))
+    second.until_ready()
+    eventually(lambda: "business date archived" in second.errors())
+    assert {path.name for path in elsewhere.iterdir()} == {
+        f"operations_{due:%Y%m%d}.1.parquet",
+        f"postings_{due:%Y%m%d}.1.parquet",
+    }
+    # The command line knows where the running instance keeps them.
+    assert onecard("verify", "--data-dir", str(data_dir)).stdout.endswith("2 as recorded, 0 wrong\n")
