@@ -50,7 +50,7 @@ def new_token() -> str:
     return f"tok-{secrets.token_hex(8)}"
 
 
-def registration(card: VirtualCard, token: str = "", **fields: Any) -> pb.RegisterCardTokenRequest:
+def registration(card: VirtualCard, token: str = "", /, **fields: Any) -> pb.RegisterCardTokenRequest:
     parts = {
         "request_id": new_id(),
         "card": common_pb2.CardReference(pan=card.pan),
@@ -60,7 +60,7 @@ def registration(card: VirtualCard, token: str = "", **fields: Any) -> pb.Regist
     return pb.RegisterCardTokenRequest(**parts | fields)
 
 
-def revocation(token: str, **fields: Any) -> pb.RevokeCardTokenRequest:
+def revocation(token: str, /, **fields: Any) -> pb.RevokeCardTokenRequest:
     parts = {"request_id": new_id(), "card_token": token, **purpose("card.token")}
     return pb.RevokeCardTokenRequest(**parts | fields)
 
@@ -77,11 +77,9 @@ async def revoke(caller: Caller, token: str) -> None:
 
 
 def with_mac(
-    store: SoftwareKeyStore, request: pb.AuthorizeRequest, *, name: str = MAC_KEY, **fields: Any
+    store: SoftwareKeyStore, request: pb.AuthorizeRequest, *, name: str = MAC_KEY
 ) -> pb.AuthorizeRequest:
     """The request with a code under a development key."""
     key = store.lend(store.active(name))
     put_mac(request, key, name=name)
-    for field, value in fields.items():
-        setattr(request, field, value)
     return request
