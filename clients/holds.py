@@ -1,6 +1,6 @@
 """预授权: money held on a card until it is known what is owed, as a hotel or a hospital ward does.
 
-A hold is named by the PAN and the RRN of its pre-authorization, which is all that a hotel keeps for the days between.
+A hold is named by the card and the RRN of its pre-authorization, which is all that a hotel keeps for the days between.
 Must never take more than the core approved: ``approved_minor`` of each completion says what was taken.
 """
 
@@ -8,6 +8,7 @@ from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import cryptography_pb2
 
 from clients.chip_card import VirtualChipCard
+from clients.money_requests import CardName
 from clients.terminal import Terminal
 
 
@@ -40,17 +41,17 @@ class Holds:
         )
         return await self._terminal.submit_with_chip(card, request)
 
-    async def increment(self, pan: str, *, rrn: str, amount_minor: int) -> pb.AuthorizeResponse:
+    async def increment(self, card: CardName, *, rrn: str, amount_minor: int) -> pb.AuthorizeResponse:
         """追加预授权: holds ``amount_minor`` more, in 分; ``held_minor`` tells what is held then.
 
         Raises:
             OneCardCallError: no answer.
         """
-        return await self._follow(pb.OPERATION_TYPE_INCREMENT, pan, rrn=rrn, amount_minor=amount_minor)
+        return await self._follow(pb.OPERATION_TYPE_INCREMENT, card, rrn=rrn, amount_minor=amount_minor)
 
     def prepare_completion(
         self,
-        pan: str,
+        card: CardName,
         *,
         rrn: str,
         amount_minor: int,
@@ -60,14 +61,14 @@ class Holds:
         """Builds a completion; nothing is sent.
 
         Args:
-            pan: of the card.
+            card: its PAN, or what stood for it.
             rrn: of the pre-authorization.
             amount_minor: what is taken, in 分.
             more_follow: keeps held what is left; otherwise it becomes available again.
             is_advice: the money is owed whatever the hold's state: an online decline becomes a forced posting.
         """
         request = self._terminal.requests.following(
-            pb.OPERATION_TYPE_COMPLETION, pan, rrn=rrn, amount_minor=amount_minor
+            pb.OPERATION_TYPE_COMPLETION, card, rrn=rrn, amount_minor=amount_minor
         )
         request.more_completions_follow = more_follow
         request.is_advice = is_advice
@@ -75,7 +76,7 @@ class Holds:
 
     async def complete(
         self,
-        pan: str,
+        card: CardName,
         *,
         rrn: str,
         amount_minor: int,
@@ -88,20 +89,20 @@ class Holds:
             OneCardCallError: no answer.
         """
         request = self.prepare_completion(
-            pan, rrn=rrn, amount_minor=amount_minor, more_follow=more_follow, is_advice=is_advice
+            card, rrn=rrn, amount_minor=amount_minor, more_follow=more_follow, is_advice=is_advice
         )
         return await self._terminal.submit(request)
 
-    async def void(self, pan: str, *, rrn: str) -> pb.AuthorizeResponse:
+    async def void(self, card: CardName, *, rrn: str) -> pb.AuthorizeResponse:
         """预授权撤销: releases what is still held; ``approved_minor`` tells how much that was.
 
         Raises:
             OneCardCallError: no answer.
         """
-        return await self._terminal.void(pan, rrn=rrn)
+        return await self._terminal.void(card, rrn=rrn)
 
     async def _follow(
-        self, operation: "pb.OperationType.ValueType", pan: str, *, rrn: str, amount_minor: int
+        self, operation: "pb.OperationType.ValueType", card: CardName, *, rrn: str, amount_minor: int
     ) -> pb.AuthorizeResponse:
-        request = self._terminal.requests.following(operation, pan, rrn=rrn, amount_minor=amount_minor)
+        request = self._terminal.requests.following(operation, card, rrn=rrn, amount_minor=amount_minor)
         return await self._terminal.submit(request)

@@ -6,6 +6,8 @@ for an operation whose outcome is unknown.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import cryptography_pb2
@@ -16,6 +18,24 @@ from clients.chip_card import VirtualChipCard
 STAN_MAX = 999_999
 SHANGHAI_OFFSET_S = 8 * 3600
 MTI_AUTHORIZATION, MTI_FINANCIAL = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class CardCode:
+    """The QR code on the holder's phone, 1 to 64 characters, in the place of a PAN."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CardToken:
+    """The caller's own name for a card that it registered, in the place of a PAN."""
+
+    text: str = field(repr=False)
+
+
+# How a request names the card: by its PAN, 16 to 19 digits, or by what stands for it.
+CardName: TypeAlias = str | CardCode | CardToken
 _HOLDING = frozenset({pb.OPERATION_TYPE_PRE_AUTHORIZATION, pb.OPERATION_TYPE_INCREMENT})
 
 
@@ -75,15 +95,26 @@ class MoneyRequests:
     def without_chip(
         self,
         operation: "pb.OperationType.ValueType",
-        pan: str,
+        card: CardName,
         *,
         amount_minor: int,
         wallet: int = 0,
     ) -> pb.AuthorizeRequest:
-        """A credit or an advice: the card is not there. Amount in 分."""
-        request = self._built(operation, amount_minor=amount_minor, wallet=wallet)
-        request.pan = pan
-        return request
+        """A credit, an advice, or what follows another operation: the card is not there. Amount in 分."""
+        return pb.AuthorizeRequest(
+            request_id=new_request_id(),
+            operation=operation,
+            pan=card if isinstance(card, str) else "",
+            card_code=card.text if isinstance(card, CardCode) else "",
+            card_token=card.text if isinstance(card, CardToken) else "",
+            amount_minor=amount_minor,
+            currency_code="CNY",
+            terminal_id=self._terminal_id,
+            merchant_id=self._merchant_id,
+            stan=self._stans.next(),
+            terminal_time_unix_ms=int(self._now_s() * 1000),
+            wallet=wallet,
+        )
 
     def by_code(
         self,
@@ -94,9 +125,7 @@ class MoneyRequests:
         wallet: int = 0,
     ) -> pb.AuthorizeRequest:
         """By the QR code that the holder's phone shows for payment: it serves once. Amount in 分."""
-        request = self._built(operation, amount_minor=amount_minor, wallet=wallet)
-        request.card_code = card_code
-        return request
+        return self.without_chip(operation, CardCode(card_code), amount_minor=amount_minor, wallet=wallet)
 
     def by_token(
         self,
@@ -107,30 +136,16 @@ class MoneyRequests:
         wallet: int = 0,
     ) -> pb.AuthorizeRequest:
         """By a token that the caller registered for a card: nobody is there. Amount in 分."""
-        request = self._built(operation, amount_minor=amount_minor, wallet=wallet)
-        request.card_token = card_token
-        return request
-
-    def _built(
-        self, operation: "pb.OperationType.ValueType", *, amount_minor: int, wallet: int
-    ) -> pb.AuthorizeRequest:
-        return pb.AuthorizeRequest(
-            request_id=new_request_id(),
-            operation=operation,
-            amount_minor=amount_minor,
-            currency_code="CNY",
-            terminal_id=self._terminal_id,
-            merchant_id=self._merchant_id,
-            stan=self._stans.next(),
-            terminal_time_unix_ms=int(self._now_s() * 1000),
-            wallet=wallet,
-        )
+        return self.without_chip(operation, CardToken(card_token), amount_minor=amount_minor, wallet=wallet)
 
     def following(
-        self, operation: "pb.OperationType.ValueType", pan: str, *, rrn: str, amount_minor: int = 0
+        self, operation: "pb.OperationType.ValueType", card: CardName, *, rrn: str, amount_minor: int = 0
     ) -> pb.AuthorizeRequest:
-        """Follows the operation that was answered with ``rrn``; amount in 分, 0 for a void."""
-        request = self.without_chip(operation, pan, amount_minor=amount_minor)
+        """Follows the operation that was answered with ``rrn``; amount in 分, 0 for a void.
+
+        The card is named as it was then: what was paid by a code is given back by that code, at any time.
+        """
+        request = self.without_chip(operation, card, amount_minor=amount_minor)
         request.original.rrn = rrn
         return request
 
@@ -144,10 +159,10 @@ class MoneyRequests:
             request: the original, as it was sent.
             amount_minor: in 分; 0 is all that is left.
         """
-        reversal = self._built(pb.OPERATION_TYPE_REVERSAL, amount_minor=amount_minor, wallet=request.wallet)
-        reversal.pan, reversal.to_pan = request.pan, request.to_pan
-        # A code that paid still names its card.
-        reversal.card_code, reversal.card_token = request.card_code, request.card_token
+        reversal = self.without_chip(
+            pb.OPERATION_TYPE_REVERSAL, _name_in(request), amount_minor=amount_minor, wallet=request.wallet
+        )
+        reversal.to_pan = request.to_pan
         reversal.original.CopyFrom(
             pb.OriginalReference(
                 request_id=request.request_id,
@@ -157,3 +172,9 @@ class MoneyRequests:
             )
         )
         return reversal
+
+
+def _name_in(request: pb.AuthorizeRequest) -> CardName:
+    if request.card_code:
+        return CardCode(request.card_code)
+    return CardToken(request.card_token) if request.card_token else request.pan

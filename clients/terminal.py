@@ -11,7 +11,7 @@ from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import cryptography_pb2
 
 from clients.chip_card import VirtualChipCard
-from clients.money_requests import MoneyRequests
+from clients.money_requests import CardName, MoneyRequests
 from clients.service_client import AUTHORIZE, OneCardClient
 
 APPROVED, PARTIALLY_APPROVED = "00", "10"
@@ -180,15 +180,17 @@ class Terminal:
         )
         return await self.submit_with_chip(card, request)
 
-    async def inquire_balance(self, card: VirtualChipCard, *, wallet: int = 0) -> pb.AuthorizeResponse:
-        """余额查询: tells ``available_minor`` of a wallet and moves nothing.
+    async def inquire_balance(
+        self, card: VirtualChipCard, *, pin: cryptography_pb2.EncryptedPin | None, wallet: int = 0
+    ) -> pb.AuthorizeResponse:
+        """余额查询: tells ``available_minor`` of a wallet and moves nothing; without a PIN it is declined.
 
         Raises:
             OneCardCallError: no answer.
             IssuerNotGenuineError: the answer is not the issuer's.
         """
         request = self.requests.with_chip(
-            pb.OPERATION_TYPE_BALANCE_INQUIRY, card, amount_minor=0, wallet=wallet
+            pb.OPERATION_TYPE_BALANCE_INQUIRY, card, amount_minor=0, pin=pin, wallet=wallet
         )
         return await self.submit_with_chip(card, request)
 
@@ -236,28 +238,28 @@ class Terminal:
         request.is_advice = True
         return request
 
-    async def void(self, pan: str, *, rrn: str) -> pb.AuthorizeResponse:
+    async def void(self, card: CardName, *, rrn: str) -> pb.AuthorizeResponse:
         """撤销: undoes a purchase, a withdrawal or a completion whole, within its business date.
 
         Args:
-            pan: of its card.
-            rrn: with which it was answered.
+            card: as it was named then.
+            rrn: of what is undone.
         Raises:
             OneCardCallError: no answer.
         """
-        return await self.submit(self.requests.following(pb.OPERATION_TYPE_VOID, pan, rrn=rrn))
+        return await self.submit(self.requests.following(pb.OPERATION_TYPE_VOID, card, rrn=rrn))
 
-    async def refund(self, pan: str, *, rrn: str, amount_minor: int) -> pb.AuthorizeResponse:
+    async def refund(self, card: CardName, *, rrn: str, amount_minor: int) -> pb.AuthorizeResponse:
         """退货: gives back a purchase or completion, or part of it, on whatever day; never more than it took.
 
         Args:
-            pan: of its card.
-            rrn: with which it was answered.
+            card: as it was named then.
+            rrn: of the purchase.
             amount_minor: in 分.
         Raises:
             OneCardCallError: no answer.
         """
-        request = self.requests.following(pb.OPERATION_TYPE_REFUND, pan, rrn=rrn, amount_minor=amount_minor)
+        request = self.requests.following(pb.OPERATION_TYPE_REFUND, card, rrn=rrn, amount_minor=amount_minor)
         return await self.submit(request)
 
 

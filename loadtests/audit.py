@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.core_process import BenchCore, reconcile
+from loadtests.core_calls import Acknowledgement
 from loadtests.generator_job import read_acknowledgements
 from loadtests.load_core import PARTICIPANT
-from loadtests.operations import Acknowledgement
 from server.database import pool
 from server.database.statements import load
 from server.engine.operation import OperationKind

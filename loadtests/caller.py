@@ -6,8 +6,8 @@ their wait is in their latency.
 
 import random
 import time
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, Final
 
 import gevent  # type: ignore[import-untyped]
 from gevent.event import Event  # type: ignore[import-untyped]
@@ -16,9 +16,13 @@ from locust.exception import StopUser
 
 from clients.chip_card import IssuerNotGenuineError
 from clients.errors import OneCardCallError
+from clients.pin_pad import PinPad
 from loadtests.arrivals import Arrival
 from loadtests.card_pool import CardPool, NoFreeCardError
-from loadtests.operations import Acknowledgement, Calls, Desk
+from loadtests.core_calls import Acknowledgement, Calls
+from loadtests.operations import Desk
+
+DESKS_MAX: Final = 100_000
 
 
 class ScenePlay:
@@ -28,6 +32,8 @@ class ScenePlay:
         arrivals: in order of time.
         connections: to the core; callers are spread over them.
         pool: the cards.
+        pins: of the cards, by PAN.
+        new_pad: a PIN pad for a desk, by its number.
         number: of the generator; part of its terminals' names.
         acknowledge: takes what the core has answered.
     """
@@ -38,6 +44,8 @@ class ScenePlay:
         *,
         connections: Sequence[Calls],
         pool: CardPool,
+        pins: Mapping[str, str],
+        new_pad: Callable[[int], PinPad],
         number: int,
         acknowledge: Callable[[Acknowledgement], None],
     ) -> None:
@@ -45,6 +53,8 @@ class ScenePlay:
         self._open = len(arrivals)
         self._connections = connections
         self._pool = pool
+        self._pins = pins
+        self._new_pad = new_pad
         self._number = number
         self._acknowledge = acknowledge
         self._desks = 0
@@ -68,6 +78,9 @@ class ScenePlay:
             self._connections[self._desks % len(self._connections)],
             self._pool,
             terminal_id=f"L{self._number:02d}{self._desks:05d}",
+            # Pads of one generator differ by desk, those of two by the generator's number.
+            pad=self._new_pad(self._number * DESKS_MAX + self._desks),
+            pins=self._pins,
             rng=random.Random(self._desks),
             acknowledge=self._acknowledge,
         )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from loadtests.operations import Acknowledgement
+from loadtests.core_calls import Acknowledgement
 from server.engine.operation import OperationKind
 
 READY: Final = "ready"

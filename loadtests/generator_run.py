@@ -6,12 +6,17 @@ import logging
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
+from gevent.pool import Pool  # type: ignore[import-untyped]
 from locust.env import Environment
+from onecard.v1 import cryptography_pb2
 
-from clients.channel import ClientCredentials
-from clients.demo.residents import Bureau
+from clients.channel import ClientCredentials, new_request_id
+from clients.demo.residents import MAILER_KEY, Bureau, Resident
+from clients.purpose import CARD_PIN
+from clients.service_client import ISSUE_PIN
 from loadtests.arrivals import Arrival, plan_arrivals
 from loadtests.caller import Caller, ScenePlay, failure_of
 from loadtests.card_pool import CardPool
@@ -23,6 +28,7 @@ NOT_FINISHED: Final = "NOT_FINISHED"
 # Above the deadline of two calls in a row: after it only a fault of the generator is left.
 _DRAIN_S_MAX: Final = 2 * DEADLINE_S + 5.0
 _SPAWN_S_MAX: Final = 10.0
+ISSUES_IN_FLIGHT: Final = 64
 
 
 class Recorder:
@@ -67,10 +73,34 @@ class Recorder:
         return self.tally
 
 
-def make_pool(job: GeneratorJob) -> CardPool:
+def make_residents(job: GeneratorJob, bureau: Bureau) -> list[Resident]:
     """This generator's cards: keys are derived here, as a bureau does, and never leave the process."""
-    bureau = Bureau(job.data_dir)
-    return CardPool([bureau.produce(number)[1] for number in range(job.number, job.cards, job.generators)])
+    return [bureau.produce(number)[1] for number in range(job.number, job.cards, job.generators)]
+
+
+def issue_pins(
+    residents: Sequence[Resident], bureau: Bureau, connections: Sequence[GrpcCalls]
+) -> dict[str, str]:
+    """Gives every card a PIN and reads its mailer; PINs by PAN, in memory only.
+
+    Raises:
+        OneCardCallError: a PIN was not issued.
+    """
+
+    def issue(number: int) -> tuple[str, str]:
+        pan = residents[number].chip.pan
+        request = cryptography_pb2.IssuePinRequest(
+            request_id=new_request_id(),
+            catalogue_item=CARD_PIN.catalogue_item,
+            catalogue_item_version=CARD_PIN.catalogue_item_version,
+            pan=pan,
+            key=cryptography_pb2.KeyReference(name=MAILER_KEY),
+            format=cryptography_pb2.PIN_BLOCK_FORMAT_SM4_0,
+        )
+        issued = connections[number % len(connections)].send(ISSUE_PIN, request)
+        return pan, bureau.read_mailer(issued.pin_block, pan=pan)
+
+    return dict(Pool(ISSUES_IN_FLIGHT).map(issue, range(len(residents))))
 
 
 def play_job(job: GeneratorJob) -> SceneTally:
@@ -86,12 +116,17 @@ def play_job(job: GeneratorJob) -> SceneTally:
     connections = [GrpcCalls(job.port, credentials) for _ in range(job.connections)]
     for connection in connections:
         connection.connect()
+    bureau = Bureau(job.data_dir)
+    residents = make_residents(job, bureau)
+    pins = issue_pins(residents, bureau, connections)
     recorder = Recorder()
     with job.acknowledgement_file.open("w", encoding="ascii") as file:
         play = ScenePlay(
             arrivals,
             connections=connections,
-            pool=make_pool(job),
+            pool=CardPool(residents),
+            pins=pins,
+            new_pad=bureau.pin_pad,
             number=job.number,
             acknowledge=lambda acknowledgement: write_acknowledgement(file, acknowledgement),
         )

@@ -33,7 +33,7 @@ class GrpcCalls:
         grpc.channel_ready_future(self._channel).result(timeout=CONNECT_S_MAX)
 
     def send(self, rpc: UnaryRpc[Request, Response], request: Request) -> Response:
-        """See ``loadtests.operations.Calls``."""
+        """See ``loadtests.core_calls.Calls``."""
         method = self._methods.get(rpc.path)
         if method is None:
             method = self._methods[rpc.path] = self._channel.unary_unary(

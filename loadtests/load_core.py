@@ -7,7 +7,8 @@ from typing import Final
 
 from benchmarks.core_cards import load_cards
 from benchmarks.core_process import BenchCore, bench_core, onecard
-from clients.purpose import CARD_CODE, CARD_LOSS, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT
+from clients.demo.residents import BDK, MAILER_KEY
+from clients.purpose import CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT
 
 PARTICIPANT: Final = "load"
 _GRANTS: Final[dict[str, tuple[str, ...]]] = {
@@ -18,11 +19,14 @@ _GRANTS: Final[dict[str, tuple[str, ...]]] = {
         "card_loss",
         "card_status",
         "identity",
+        "issue_pin",
+        "verify_pin",
     ),
     "region": ("36",),
+    "key": (BDK, MAILER_KEY),
     "catalogue_item": tuple(
         purpose.catalogue_item
-        for purpose in (CARD_CODE, CARD_LOSS, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT)
+        for purpose in (CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT)
     ),
 }
 # Workers read participants and grants again every second.

@@ -6,55 +6,25 @@ sent again: a retry would hide it from the report.
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final
 
-from onecard.v1 import authorization_pb2, card_authentication_pb2, cards_pb2, common_pb2, identity_pb2
+from onecard.v1 import card_authentication_pb2, cards_pb2, common_pb2, cryptography_pb2, identity_pb2
 
 from clients import service_client as rpcs
-from clients.channel import Request, Response, UnaryRpc, new_request_id
+from clients.channel import new_request_id
 from clients.demo.residents import Resident
-from clients.money_requests import SHANGHAI_OFFSET_S, StanCounter
-from clients.purpose import CARD_CODE, CARD_LOSS, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT
-from clients.terminal import APPROVED, verify_answer
+from clients.money_requests import MoneyRequests
+from clients.pin_pad import PinPad
+from clients.purpose import CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT
+from clients.terminal import APPROVED
 from loadtests.card_pool import CardPool, CodeOnPhone
+from loadtests.core_calls import DONE, Acknowledgement, Calls
+from loadtests.till import Till
 from server.engine.operation import OperationKind
 
 # The core's codes live 60 s; ten less leave time for the call.
 CODE_USABLE_S: Final = 50.0
-# Reason of rows that are done or do not exist at all.
-DONE: Final = 1
-PURCHASE_MINOR: Final = (100, 5_000)
-TAP_MINOR: Final = (100, 400)
-
-
-class Calls(Protocol):
-    """The way to the core."""
-
-    def send(self, rpc: UnaryRpc[Request, Response], request: Request) -> Response:
-        """One call, once.
-
-        Raises:
-            OneCardCallError: no answer.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledgement:
-    """What the core must have stored for an answer.
-
-    Args:
-        kind: of the operation.
-        request_id: under which it is stored; empty for reads, which leave an access entry only.
-        reason: as answered.
-        amount_minor: of money operations, in 分.
-    """
-
-    kind: OperationKind
-    request_id: str = ""
-    reason: int = DONE
-    amount_minor: int | None = None
 
 
 class Desk:
@@ -64,7 +34,9 @@ class Desk:
         calls: the way to the core.
         pool: the cards.
         terminal_id: its own; trace numbers count below it.
-        rng: of amounts.
+        pad: its PIN pad.
+        pins: of the cards, by PAN.
+        rng: of kinds and amounts.
         acknowledge: takes what the core has answered.
         now_s: a clock that never goes back, seconds.
     """
@@ -75,6 +47,8 @@ class Desk:
         pool: CardPool,
         *,
         terminal_id: str,
+        pad: PinPad,
+        pins: Mapping[str, str],
         rng: random.Random,
         acknowledge: Callable[[Acknowledgement], None],
         now_s: Callable[[], float] = time.monotonic,
@@ -82,10 +56,19 @@ class Desk:
         self._calls = calls
         self._pool = pool
         self._terminal_id = terminal_id
-        self._rng = rng
+        self._pad = pad
+        self._pins = pins
         self._acknowledge = acknowledge
         self._now_s = now_s
-        self._stans = StanCounter()
+        self.till = Till(
+            calls,
+            pool,
+            requests=MoneyRequests(terminal_id=terminal_id, merchant_id="LOAD"),
+            enter_pin=self._enter_pin,
+            rng=rng,
+            acknowledge=acknowledge,
+            now_s=now_s,
+        )
 
     def perform(self, operation: str) -> str:
         """Does one operation; returns why it was declined, or an empty text.
@@ -96,14 +79,6 @@ class Desk:
             NoFreeCardError: too few cards.
         """
         return _STEPS[operation](self)
-
-    def purchase(self) -> str:
-        """A purchase at a till."""
-        return self._pay(*PURCHASE_MINOR)
-
-    def tap(self) -> str:
-        """A fare or an entrance: a small purchase without PIN."""
-        return self._pay(*TAP_MINOR)
 
     def authenticate_card(self) -> str:
         """The chip answers a fresh challenge: two calls."""
@@ -150,6 +125,26 @@ class Desk:
         finally:
             self._pool.give_back(resident)
 
+    def verify_pin(self) -> str:
+        """A counter asks for the PIN."""
+        resident = self._take()
+        request = cryptography_pb2.VerifyPinRequest(
+            request_id=new_request_id(),
+            catalogue_item=CARD_PIN.catalogue_item,
+            catalogue_item_version=CARD_PIN.catalogue_item_version,
+            pan=resident.chip.pan,
+            pin=self._enter_pin(resident.chip.pan),
+        )
+        try:
+            response = self._calls.send(rpcs.VERIFY_PIN, request)
+        finally:
+            self._pool.give_back(resident)
+        self._answered(OperationKind.VERIFY_PIN, request.request_id, reason=response.reason)
+        if response.response_code == APPROVED:
+            return ""
+        name = cryptography_pb2.PinReason.Name(response.reason).removeprefix("PIN_REASON_")
+        return f"{response.response_code} {name}"
+
     def card_status(self) -> str:
         """An agency asks for the status of a card, by identity number."""
         resident = self._take()
@@ -184,44 +179,8 @@ class Desk:
     def _take(self) -> Resident:
         return self._pool.take(now_s=self._now_s())
 
-    def _pay(self, amount_minor_min: int, amount_minor_max: int) -> str:
-        resident = self._take()
-        try:
-            request = self._purchase_request(
-                resident, amount_minor=self._rng.randint(amount_minor_min, amount_minor_max)
-            )
-            response = self._calls.send(rpcs.AUTHORIZE, request)
-        finally:
-            self._pool.give_back(resident)
-        self._answered(
-            OperationKind.PURCHASE,
-            request.request_id,
-            reason=response.reason,
-            amount_minor=request.amount_minor,
-        )
-        verify_answer(resident.chip, request, response)
-        if response.response_code == APPROVED:
-            return ""
-        name = authorization_pb2.DecisionReason.Name(response.reason).removeprefix("DECISION_REASON_")
-        return f"{response.response_code} {name}"
-
-    def _purchase_request(
-        self, resident: Resident, *, amount_minor: int
-    ) -> authorization_pb2.AuthorizeRequest:
-        now_s = time.time()
-        transaction_date = time.strftime("%y%m%d", time.gmtime(now_s + SHANGHAI_OFFSET_S))
-        return authorization_pb2.AuthorizeRequest(
-            request_id=new_request_id(),
-            operation=authorization_pb2.OPERATION_TYPE_PURCHASE,
-            pan=resident.chip.pan,
-            amount_minor=amount_minor,
-            currency_code="CNY",
-            terminal_id=self._terminal_id,
-            merchant_id="LOAD",
-            stan=self._stans.next(),
-            terminal_time_unix_ms=int(now_s * 1000),
-            chip=resident.chip.sign(amount_minor=amount_minor, transaction_date=transaction_date),
-        )
+    def _enter_pin(self, pan: str) -> cryptography_pb2.EncryptedPin:
+        return self._pad.enter(self._pins[pan], pan=pan)
 
     def _identity_request(
         self, *, card_code: str = "", name_and_number: identity_pb2.NameAndNumber | None = None
@@ -283,23 +242,22 @@ class Desk:
         self._calls.send(rpcs.LIFT_LOSS, request)
         self._answered(OperationKind.LIFT_LOSS, request.request_id)
 
-    def _answered(
-        self, kind: OperationKind, request_id: str, *, reason: int = DONE, amount_minor: int | None = None
-    ) -> None:
-        self._acknowledge(
-            Acknowledgement(kind=kind, request_id=request_id, reason=reason, amount_minor=amount_minor)
-        )
+    def _answered(self, kind: OperationKind, request_id: str, *, reason: int = DONE) -> None:
+        self._acknowledge(Acknowledgement(kind=kind, request_id=request_id, reason=reason))
 
 
-# Names are those of the traffic model; it has others that the core has no RPC for.
+# Names are those of the traffic model.
 _STEPS: Final[dict[str, Callable[[Desk], str]]] = {
     "authenticate_card": Desk.authenticate_card,
     "issue_card_code": Desk.issue_card_code,
     "verify_code": Desk.verify_code,
     "verify_name_number": Desk.verify_name_number,
+    "verify_pin": Desk.verify_pin,
+    "inquiry": lambda desk: desk.till.inquire(),
     "card_status": Desk.card_status,
-    "financial": Desk.purchase,
+    "financial": lambda desk: desk.till.pay(),
+    "reversal": lambda desk: desk.till.reverse(),
     "lifecycle": Desk.change_life,
-    "tap": Desk.tap,
+    "tap": lambda desk: desk.till.tap(),
 }
 POSSIBLE: Final = frozenset(_STEPS)

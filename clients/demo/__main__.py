@@ -17,6 +17,7 @@ from clients.demo.city_day import LEFT_MINOR, CityDay
 from clients.demo.core_process import CoreError, DemoCore, demo_core
 from clients.demo.money_day import MoneyDay
 from clients.demo.pin_day import PinDay
+from clients.demo.pin_holder import PinHolder
 from clients.demo.residents import Bureau, Resident, issue, numbers_of
 from clients.demo.scorecard import Scorecard
 from clients.errors import OneCardCallError
@@ -28,6 +29,7 @@ from server.cards.identifiers import CITIES
 RESIDENTS_PER_CITY = 7
 FRAMES, OPERATIONS_PER_FRAME = 8, 128
 WORKERS = 2
+PACKAGE, SERVICES = "onecard.v1.", 8
 SERVING_S_MAX = 20.0
 DAY_S_MAX = 120.0
 WIDTH = 152
@@ -62,19 +64,19 @@ async def day(console: Console) -> bool:
 async def _play(scorecard: Scorecard, core: DemoCore, callers: Callers) -> None:
     operator = Operator(callers.terminals.channel)
     await operator.wait_until_serving(timeout_s=SERVING_S_MAX)
-    own = [name for name in await operator.services() if name.startswith("onecard.")]
-    scorecard.event("reflection", ", ".join(own), expected=6, got=len(own))
+    own = [name.removeprefix(PACKAGE) for name in await operator.services() if name.startswith(PACKAGE)]
+    scorecard.event("reflection", ", ".join(own), expected=SERVICES, got=len(own))
     bank, bureau = Bank(callers.bank), Bureau(core.data_dir)
     cities: list[list[Resident]] = []
     for region in CITIES:
         cities.append(await issue(bank, bureau, numbers_of(region, count=RESIDENTS_PER_CITY)))
-    await province_rules.register_merchants(core)
+    await province_rules.register_merchants(scorecard, callers)
     await asyncio.gather(
         *(_play_city(scorecard, callers, bureau, cities, number) for number in range(len(cities)))
     )
     shoppers = [resident for city in cities for resident in city[4:]]
     await _stream_frames(scorecard, callers, shoppers)
-    await late_advice.play(scorecard, core, terminals=callers.terminals, resident=cities[0][3])
+    await late_advice.play(scorecard, callers, cities[0][3])
     await impatient_tills.play(scorecard, terminals=callers.terminals, residents=shoppers)
     await key_rotation.play(scorecard, callers, shoppers[0])
     await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)
@@ -88,9 +90,15 @@ async def _play_city(
     pins = PinDay(scorecard, callers.bank, bureau, pad=bureau.pin_pad(number), holder=holder)
     bank = Bank(callers.bank, counter_id=f"COUNTER{number}")
     await CityDay(scorecard, callers, bank, holder=holder, poor=poor, loser=loser, pins=pins).play()
+    # The terminal's own PIN pad, not the bank counter's.
     neighbour = cities[(number + 1) % len(cities)][4]
     await MoneyDay(
-        scorecard, callers, guest=guest, driver=poor, driver_minor=LEFT_MINOR, neighbour=neighbour
+        scorecard,
+        callers,
+        guest=PinHolder(bank, bureau, pad=bureau.pin_pad(len(cities) + number), resident=guest),
+        driver=poor,
+        driver_minor=LEFT_MINOR,
+        neighbour=neighbour,
     ).play()
 
 

@@ -59,7 +59,7 @@ PARTICIPANTS: Final[dict[str, tuple[str, dict[str, tuple[str, ...]]]]] = {
     ),
     FUND: ("agency", {"rpc_class": ("authorization", "benefit_credit"), "region": ("36",)}),
     **{
-        operator: ("operator", {"rpc_class": ("key_custodian", "key_view", "key_diagnosis")})
+        operator: ("operator", {"rpc_class": ("key_custodian", "key_view", "key_diagnosis", "rule_editor")})
         for operator in OPERATORS
     },
 }

@@ -3,16 +3,20 @@
 from collections.abc import Awaitable, Callable
 
 from onecard.v1 import authorization_pb2 as pb
+from onecard.v1 import identity_pb2
 
+from clients.bank import Bank
 from clients.benefit_office import BENEFIT_WALLET, MEDICAL_WALLET, BenefitOffice
 from clients.chip_card import IssuerNotGenuineError
 from clients.demo.callers import Callers
+from clients.demo.pin_holder import PinHolder
 from clients.demo.province_rules import BUS, HOSPITAL, HOTEL, PETROL, SUPERMARKET
 from clients.demo.residents import OPENING_MINOR, Resident
 from clients.demo.scorecard import Scene, Scorecard, refusal_of
 from clients.errors import OneCardCallError
 from clients.holds import Holds
 from clients.look_up import LookUp
+from clients.money_requests import CardCode
 from clients.reversals import Reversals
 from clients.terminal import Terminal
 
@@ -33,7 +37,7 @@ class MoneyDay:
         scorecard: Scorecard,
         callers: Callers,
         *,
-        guest: Resident,
+        guest: PinHolder,
         driver: Resident,
         driver_minor: int,
         neighbour: Resident,
@@ -44,7 +48,7 @@ class MoneyDay:
         self._driver = driver
         self._driver_minor = driver_minor
         self._neighbour = neighbour
-        self._place = guest.region
+        self._place = guest.resident.region
         self._left_minor = OPENING_MINOR
         self._scene = Scene.TAP
         self._shop = self._terminal("S", SUPERMARKET)
@@ -52,6 +56,7 @@ class MoneyDay:
     async def play(self) -> None:
         """Plays every scene; one that fails is noted and the day goes on."""
         scenes: dict[Scene, Callable[[], Awaitable[None]]] = {
+            Scene.CASH: self._cash,
             Scene.TAP: self._taps,
             Scene.MEDICAL: self._medical,
             Scene.BENEFIT: self._benefit,
@@ -60,7 +65,7 @@ class MoneyDay:
             Scene.REVERSAL: self._reversal,
             Scene.REVERSED_FIRST: self._reversed_first,
             Scene.PETROL: self._petrol,
-            Scene.CASH: self._cash,
+            Scene.CODE_PAYMENT: self._code_payment,
             Scene.TRANSFER: self._transfer,
             Scene.LOOK_UP: self._look_up,
         }
@@ -91,7 +96,7 @@ class MoneyDay:
         self._expect("medical wallet", expected=31_400, got=treated.available_minor)
         groceries = await self._shop.purchase(chip, amount_minor=4_500, wallet=MEDICAL_WALLET)
         self._expect_reason(groceries, "57", REASON.DECISION_REASON_WALLET_NOT_ALLOWED)
-        told = await hospital.inquire_balance(chip, wallet=MEDICAL_WALLET)
+        told = await hospital.inquire_balance(chip, pin=self._guest.enter(), wallet=MEDICAL_WALLET)
         self._expect("medical wallet", expected=31_400, got=told.available_minor)
         await self._expect_left()
 
@@ -180,22 +185,57 @@ class MoneyDay:
         rest_minor = part.approved_minor - filled_minor
         rest = pump.requests.reversal_of(request, amount_minor=rest_minor)
         self._expect_approved(await pump.submit(rest), rest_minor)
-        told = await pump.inquire_balance(chip)
-        self._expect("available", expected=rest_minor, got=told.available_minor)
+        told = await pump.purchase(chip, amount_minor=1)
+        self._expect("available", expected=rest_minor - 1, got=told.available_minor)
 
     async def _cash(self) -> None:
-        """Cash never without the PIN; three wrong ones and the right one is too late."""
+        """Cash and the balance never without the PIN."""
+        self._expect("issue of the PIN", expected="00", got=await self._guest.get_pin())
         machine, chip = self._terminal("C", ""), self._guest.chip
         without = await machine.withdraw_cash(chip, amount_minor=50_000, pin=None)
         self._expect_reason(without, "55", REASON.DECISION_REASON_PIN_REQUIRED)
+        curious = await machine.inquire_balance(chip, pin=None)
+        self._expect_reason(curious, "55", REASON.DECISION_REASON_PIN_REQUIRED)
+        guessed = await machine.withdraw_cash(chip, amount_minor=50_000, pin=self._guest.mistype())
+        self._expect_reason(guessed, "55", REASON.DECISION_REASON_WRONG_PIN)
+        self._expect("nothing told to who does not know it", expected=0, got=guessed.available_minor)
+        paid = await machine.withdraw_cash(chip, amount_minor=50_000, pin=self._guest.enter())
+        self._expect_approved(paid, 50_000)
+        self._left_minor -= 50_000
         await self._expect_left()
 
     async def _transfer(self) -> None:
-        neighbour = self._neighbour.chip
-        without = await self._shop.transfer(
-            self._guest.chip, to_pan=neighbour.pan, amount_minor=70_000, pin=None
-        )
+        """To a card of the next city, and back after a time-out."""
+        chip, neighbour = self._guest.chip, self._neighbour.chip
+        without = await self._shop.transfer(chip, to_pan=neighbour.pan, amount_minor=70_000, pin=None)
         self._expect_reason(without, "55", REASON.DECISION_REASON_PIN_REQUIRED)
+        sent = await self._shop.transfer(
+            chip, to_pan=neighbour.pan, amount_minor=70_000, pin=self._guest.enter()
+        )
+        self._expect_approved(sent, 70_000)
+        again = self._shop.prepare_transfer(
+            chip, to_pan=neighbour.pan, amount_minor=30_000, pin=self._guest.enter()
+        )
+        self._expect_approved(await self._shop.submit(again), 30_000)
+        undone = await self._reversals().reverse(again)
+        assert undone is not None, "the core answers here"
+        self._expect_approved(undone, 30_000)
+        received = await self._terminal("N", SUPERMARKET).purchase(neighbour, amount_minor=1)
+        self._expect("received", expected=OPENING_MINOR + 70_000 - 1, got=received.available_minor)
+        self._left_minor -= 70_000
+        await self._expect_left()
+
+    async def _code_payment(self) -> None:
+        """The code on the phone pays once, and gets the money back at any time."""
+        issued = await Bank(self._callers.bank).card_code(
+            self._guest.resident.by_pan, use=identity_pb2.CARD_CODE_USE_PAYMENT
+        )
+        bought = await self._shop.pay_by_code(issued.card_code, amount_minor=2_600)
+        self._expect_approved(bought, 2_600)
+        twice = await self._shop.pay_by_code(issued.card_code, amount_minor=2_600)
+        self._expect_reason(twice, "05", REASON.DECISION_REASON_CARD_CODE_USED)
+        back = await self._shop.refund(CardCode(issued.card_code), rrn=bought.rrn, amount_minor=2_600)
+        self._expect_approved(back, 2_600)
         await self._expect_left()
 
     async def _look_up(self) -> None:
@@ -230,7 +270,7 @@ class MoneyDay:
         return Reversals(self._callers.terminals, self._shop.requests)
 
     async def _expect_left(self) -> None:
-        told = await self._shop.inquire_balance(self._guest.chip)
+        told = await self._shop.inquire_balance(self._guest.chip, pin=self._guest.enter())
         got = (told.response_code, told.available_minor)
         self._expect("what is left", expected=("00", self._left_minor), got=got)
 

@@ -29,6 +29,7 @@ class Scene(Enum):
     PIN = "PIN\n3 tries"
     SCRIPT = "issuer\nscript"
     LOSS = "lost:\nrefused"
+    CASH = "cash\nPIN"
     TAP = "bus\ntaps"
     MEDICAL = "medical\nwallet"
     BENEFIT = "benefit\npaid, spent"
@@ -37,14 +38,14 @@ class Scene(Enum):
     REVERSAL = "reversed\nafter"
     REVERSED_FIRST = "reversed\nbefore"
     PETROL = "petrol\npart 10"
-    CASH = "cash\nPIN"
+    CODE_PAYMENT = "QR pays\nonce"
     TRANSFER = "transfer\nnext city"
     LOOK_UP = "look-up\nRRN"
 
 
 MONEY_SCENES = (
-    *(Scene.TAP, Scene.MEDICAL, Scene.BENEFIT, Scene.HOTEL, Scene.REFUND, Scene.REVERSAL),
-    *(Scene.REVERSED_FIRST, Scene.PETROL, Scene.CASH, Scene.TRANSFER, Scene.LOOK_UP),
+    *(Scene.CASH, Scene.TAP, Scene.MEDICAL, Scene.BENEFIT, Scene.HOTEL, Scene.REFUND, Scene.REVERSAL),
+    *(Scene.REVERSED_FIRST, Scene.PETROL, Scene.CODE_PAYMENT, Scene.TRANSFER, Scene.LOOK_UP),
 )
 TABLES: dict[str, tuple[Scene, ...]] = {
     "A day of the card": tuple(scene for scene in Scene if scene not in MONEY_SCENES),

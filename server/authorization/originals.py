@@ -56,6 +56,11 @@ class Hold:
     expires_at: datetime
     changed: bool = False
 
+    @property
+    def is_released(self) -> bool:
+        """Whether nothing of it was or can be captured."""
+        return not (self.held_minor or self.captured_minor)
+
     def settle_state(self, when_empty: HoldState) -> None:
         """One that holds nothing is no longer pending; one that money went out of was captured, whatever came last."""
         if self.held_minor:
@@ -105,12 +110,12 @@ class Original:
             and self.kind is not OperationKind.TOMBSTONE
         )
 
-    def give_back_usage(self, card: CardState, amount_minor: int, batch: Batch) -> None:
-        """Lets the card use again what this operation used of its channel's limits."""
+    def give_back_usage(self, card: CardState, amount_minor: int, batch: Batch, *, is_whole: bool) -> None:
+        """Lets the card use again what this operation used of its channel's limits; ``is_whole``: its count too."""
         if self.channel is None:
             return
         usage = Usage(card.usage, batch.business_date)
-        usage.give_back(self.channel, amount_minor, used_on=self.business_date, is_whole=self.left_minor == 0)
+        usage.give_back(self.channel, amount_minor, used_on=self.business_date, is_whole=is_whole)
         card.usage, card.changed = usage.pack(), True
 
     @property
@@ -170,6 +175,10 @@ class Originals:
             return self._by_id.get(key.operation_id)
         assert key.switch_key is not None, "the servicer asks for one of the three"
         return self._by_switch_key.get((key.switch_key, key.business_date or business_date))
+
+    def has_switch_key(self, key: OriginalKey, *, business_date: date) -> bool:
+        """Whether an operation of that date has the switch key of a reversal's reference."""
+        return key.switch_key is not None and (key.switch_key, business_date) in self._by_switch_key
 
     def note(self, operation: MoneyOperation, outcome: Outcome, batch: Batch) -> None:
         """Takes an operation of this batch, for those that follow it in the same batch."""
@@ -279,7 +288,9 @@ def _keys(followers: Iterable[MoneyOperation], batch: Batch) -> tuple[list[Any],
             request_ids.append(key.request_id)
         elif key.operation_id is not None:
             operation_ids.append(key.operation_id)
-        else:
+        # Of a reversal also beside an id: it may have to keep the place.
+        names_place = operation.kind is OperationKind.REVERSAL or not (key.request_id or key.operation_id)
+        if key.switch_key is not None and names_place:
             switch_keys.append(key.switch_key)
             business_dates.append(key.business_date or batch.business_date)
     return request_ids, operation_ids, switch_keys, business_dates

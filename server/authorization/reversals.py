@@ -29,7 +29,7 @@ def decide_reversal(
 ) -> Effect:
     """Decides a reversal whose message is in order; ``original`` is what it names, of whatever card and caller."""
     if original is None:
-        return _park(operation, batch)
+        return _park(operation, batch, originals)
     if original.kind is OperationKind.TOMBSTONE and original.participant_id == operation.participant_id:
         return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
     if original.participant_id != operation.participant_id or original.card_id != operation.card_id:
@@ -63,8 +63,12 @@ def decide_reversal(
     return Effect(Reason.APPROVED, amount, postings)
 
 
-def _park(operation: MoneyOperation, batch: Batch) -> Effect:
-    """Keeps the place of an original that has not come, under whatever names it."""
+def _park(operation: MoneyOperation, batch: Batch, originals: Originals) -> Effect:
+    """Keeps the place of an original that has not come, under whatever names it.
+
+    The switch key only where it is free, and only that of the present business date: another operation may use the same
+    STAN today.
+    """
     key = operation.original
     assert key is not None, "a reversal names its original"
     if key.request_id is None and key.stan is None:
@@ -72,13 +76,15 @@ def _park(operation: MoneyOperation, batch: Batch) -> Effect:
         return Effect(Reason.ORIGINAL_NOT_FOUND)
     late = Reason.REVERSED_IN_ADVANCE
     message = answer(batch, late, operation_id=batch.operation_id + 1)
+    is_of_today = key.business_date in {None, batch.business_date}
+    has_place = is_of_today and not originals.has_switch_key(key, business_date=batch.business_date)
     return Effect(
         Reason.REVERSAL_PARKED,
         tombstone=Tombstone(
             request_id=key.request_id or new_request_id(),
             terminal_id=key.terminal_id,
-            stan=key.stan,
-            mti_class=None if key.stan is None else key.mti_class,
+            stan=key.stan if has_place else None,
+            mti_class=key.mti_class if has_place and key.stan is not None else None,
             reason=late,
             response_code=RESPONSE_CODES[late],
             response=message.SerializeToString(),
@@ -97,7 +103,7 @@ def _take_back(operation: MoneyOperation, batch: Batch, original: Original, amou
     original.changed = True
     card = batch.cards.get(operation.card_id) if operation.card_id is not None else None
     if card is not None:
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=not original.left_minor)
 
 
 def _undo_debit(
@@ -112,18 +118,26 @@ def _undo_debit(
         suspense_minor=original.suspense_left_minor,
     )
     if original.kind is OperationKind.COMPLETION:
-        _hold_again(batch, originals.holds.get(original.original_operation_id or 0), account, amount)
+        returned = sum(p.amount_minor for p in postings if p.credit_account_id == account.account_id)
+        hold = originals.holds.get(original.original_operation_id or 0)
+        _hold_again(batch, hold, account, amount, returned_minor=returned)
     return postings
 
 
-def _hold_again(batch: Batch, hold: Hold | None, account: Account, amount: int) -> None:
-    """Holds what a reversed completion gives back while the hold would still run: the completion may be repeated."""
+def _hold_again(
+    batch: Batch, hold: Hold | None, account: Account, amount: int, *, returned_minor: int
+) -> None:
+    """Holds what a reversed completion gives back while the hold would still run: the completion may be repeated.
+
+    Never other money than came back to the wallet, and never more than was authorized: the tolerance is not held.
+    """
     if hold is None:
         return
     hold.captured_minor -= min(amount, hold.captured_minor)
     hold.changed = True
     is_open = hold.state in {HoldState.PENDING, HoldState.CAPTURED} and batch.now < hold.expires_at
-    held = min(amount, account.available_minor) if is_open else 0
+    left = max(0, hold.authorized_minor - hold.captured_minor - hold.held_minor)
+    held = min(returned_minor, left) if is_open else 0
     hold.held_minor += held
     account.held_minor += held
     if is_open:
@@ -135,18 +149,22 @@ def _undo_credit(
 ) -> tuple[Posting, ...] | None:
     """Takes a credit back; None for the void of a hold, which moved no money."""
     parent = originals.get(original.original_operation_id)
+    suspense = 0
     if original.kind in _GIVEN_BACK:
         if parent is None or parent.kind is OperationKind.PRE_AUTHORIZATION:
             return None
-        # What was given back counts as taken again.
+        # What was given back counts as taken again, from where it had come.
+        suspense = -parent.suspense_left_minor
         if original.kind is OperationKind.REFUND:
             parent.refunded_minor -= amount
         else:
             parent.reversed_minor -= amount
+        suspense += parent.suspense_left_minor
         parent.changed = True
     is_benefit = original.kind is OperationKind.BENEFIT_CREDIT
     source = operation.fund_account_id if is_benefit else operation.settlement_account_id
-    return take(operation, _account(batch, original), amount, to_account_id=source)
+    account = _account(batch, original)
+    return take(operation, account, amount, to_account_id=source, suspense_minor=suspense)
 
 
 def _undo_transfer(
@@ -175,9 +193,10 @@ def _undo_hold(operation: MoneyOperation, batch: Batch, hold: Hold | None, origi
     if amount > hold.held_minor:
         return Effect(Reason.ORIGINAL_AMOUNT_EXCEEDED)
     _shrink(batch, hold, amount)
+    hold.authorized_minor -= amount
     card = batch.cards.get(hold.card_id)
     if card is not None:
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=hold.is_released)
     return Effect(Reason.APPROVED, amount, held_minor=hold.held_minor)
 
 

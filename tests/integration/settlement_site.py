@@ -184,7 +184,7 @@ class Lane:
             *(operation_id, str(uuid.uuid4()), move.card_id, move.amount_minor, 0),
             *(next(self._stans), move.kind, None, move.reason, move.participant_id),
             *(move.terminal_id, move.merchant_id, move.response_code, b"digest", b"response"),
-            *(account, approved, move.original_operation_id, 1, move.flags),
+            *(account, approved, move.original_operation_id, 1, move.flags, None),
         )
 
 
