@@ -181,9 +181,13 @@ class Terminal:
         return await self.submit_with_chip(card, request)
 
     async def inquire_balance(
-        self, card: VirtualChipCard, *, pin: cryptography_pb2.EncryptedPin | None, wallet: int = 0
+        self,
+        card: VirtualChipCard,
+        *,
+        wallet: int = 0,
+        pin: cryptography_pb2.EncryptedPin | None = None,
     ) -> pb.AuthorizeResponse:
-        """余额查询: tells ``available_minor`` of a wallet and moves nothing; without a PIN it is declined.
+        """余额查询: tells ``available_minor`` of a wallet and moves nothing.
 
         Raises:
             OneCardCallError: no answer.

@@ -96,7 +96,7 @@ class MoneyDay:
         self._expect("medical wallet", expected=31_400, got=treated.available_minor)
         groceries = await self._shop.purchase(chip, amount_minor=4_500, wallet=MEDICAL_WALLET)
         self._expect_reason(groceries, "57", REASON.DECISION_REASON_WALLET_NOT_ALLOWED)
-        told = await hospital.inquire_balance(chip, pin=self._guest.enter(), wallet=MEDICAL_WALLET)
+        told = await hospital.inquire_balance(chip, wallet=MEDICAL_WALLET)
         self._expect("medical wallet", expected=31_400, got=told.available_minor)
         await self._expect_left()
 
@@ -185,17 +185,15 @@ class MoneyDay:
         rest_minor = part.approved_minor - filled_minor
         rest = pump.requests.reversal_of(request, amount_minor=rest_minor)
         self._expect_approved(await pump.submit(rest), rest_minor)
-        told = await pump.purchase(chip, amount_minor=1)
-        self._expect("available", expected=rest_minor - 1, got=told.available_minor)
+        told = await pump.inquire_balance(chip)
+        self._expect("available", expected=rest_minor, got=told.available_minor)
 
     async def _cash(self) -> None:
-        """Cash and the balance never without the PIN."""
+        """Cash never without the PIN."""
         self._expect("issue of the PIN", expected="00", got=await self._guest.get_pin())
         machine, chip = self._terminal("C", ""), self._guest.chip
         without = await machine.withdraw_cash(chip, amount_minor=50_000, pin=None)
         self._expect_reason(without, "55", REASON.DECISION_REASON_PIN_REQUIRED)
-        curious = await machine.inquire_balance(chip, pin=None)
-        self._expect_reason(curious, "55", REASON.DECISION_REASON_PIN_REQUIRED)
         guessed = await machine.withdraw_cash(chip, amount_minor=50_000, pin=self._guest.mistype())
         self._expect_reason(guessed, "55", REASON.DECISION_REASON_WRONG_PIN)
         self._expect("nothing told to who does not know it", expected=0, got=guessed.available_minor)
@@ -220,8 +218,8 @@ class MoneyDay:
         undone = await self._reversals().reverse(again)
         assert undone is not None, "the core answers here"
         self._expect_approved(undone, 30_000)
-        received = await self._terminal("N", SUPERMARKET).purchase(neighbour, amount_minor=1)
-        self._expect("received", expected=OPENING_MINOR + 70_000 - 1, got=received.available_minor)
+        received = await self._shop.inquire_balance(neighbour)
+        self._expect("received", expected=OPENING_MINOR + 70_000, got=received.available_minor)
         self._left_minor -= 70_000
         await self._expect_left()
 
@@ -270,7 +268,7 @@ class MoneyDay:
         return Reversals(self._callers.terminals, self._shop.requests)
 
     async def _expect_left(self) -> None:
-        told = await self._shop.inquire_balance(self._guest.chip, pin=self._guest.enter())
+        told = await self._shop.inquire_balance(self._guest.chip)
         got = (told.response_code, told.available_minor)
         self._expect("what is left", expected=("00", self._left_minor), got=got)
 
