@@ -38,12 +38,6 @@ HOUSEKEEPING_JOBS = Counter(
     "onecard_housekeeping_jobs", "Runs of housekeeping jobs, by outcome.", ["job", "outcome"]
 )
 RULE_CHANGES = Counter("onecard_rule_changes", "Steps of changes of rules, by kind.", ["kind", "step"])
-# The least of all workers: one that lags behind shows.
-RULES_VERSION = Gauge(
-    "onecard_rules_version",
-    "Version of the rules that the most backward worker follows.",
-    multiprocess_mode="livemin",
-)
 RULES_UNREADABLE = Gauge(
     "onecard_rules_unreadable", "Rules in force that a worker cannot read.", multiprocess_mode="livemax"
 )
@@ -76,6 +70,17 @@ def refusal_counter(reason: str) -> Counter:
 @cache
 def cryptography_counter(operation: str, outcome: str) -> Counter:
     return CRYPTOGRAPHY.labels(operation, outcome)
+
+
+@cache
+def rules_version() -> Gauge:
+    """The least of all workers: one that lags behind shows. Made by the first who asks, because a process without rules,
+    such as the housekeeper, would count as version 0."""
+    return Gauge(
+        "onecard_rules_version",
+        "Version of the rules that the most backward worker follows.",
+        multiprocess_mode="livemin",
+    )
 
 
 @cache

@@ -1,6 +1,7 @@
-"""Rules put in force for as long as a test needs them; afterwards the rule that was there is in force again."""
+"""Rules put in force past the service, for as long as a test needs them; afterwards the rule that was there is again."""
 
 import json
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,13 +9,8 @@ from typing import Any
 from core_under_test import Core
 
 _CURRENT = (
-    "SELECT content::text FROM rule_changes WHERE rule_kind = $1 AND subject = $2 AND state = 'APPROVED'"
-    " ORDER BY version DESC LIMIT 1"
-)
-_APPROVE = (
-    "INSERT INTO rule_changes (change_id, rule_kind, subject, content, state, justification, proposed_by, decided_by,"
-    " decided_at, version) SELECT gen_random_uuid(), $1, $2, $3::jsonb, 'APPROVED', 'test', 'test', 'test-too',"
-    " clock_timestamp(), (SELECT max(version) + 1 FROM rule_changes)"
+    "SELECT content::text FROM rule_change_lines JOIN rule_changes USING (change_id, rule_kind)"
+    " WHERE rule_kind = $1 AND subject = $2 AND state = 'APPROVED' ORDER BY version DESC LIMIT 1"
 )
 # What a subject without a rule is like.
 _NOTHING: dict[str, dict[str, Any]] = {"limit": {}, "merchant": {}, "terminal": {}, "acceptance": {}}
@@ -22,7 +18,7 @@ _NOTHING: dict[str, dict[str, Any]] = {"limit": {}, "merchant": {}, "terminal": 
 
 async def put_rule(core: Core, kind: str, subject: str, content: dict[str, Any]) -> None:
     """In force for every operation that is decided from now on."""
-    await core.database.execute(_APPROVE, kind, subject, json.dumps(content))
+    await put_rules(core.database, kind, {subject: content})
 
 
 @asynccontextmanager
@@ -34,3 +30,38 @@ async def rule(core: Core, kind: str, subject: str, **content: Any) -> AsyncIter
         yield
     finally:
         await put_rule(core, kind, subject, _NOTHING[kind] if before is None else json.loads(before))
+
+
+async def put_proposal(connection: Any, kind: str, rules: dict[str, Any]) -> uuid.UUID:
+    """Writes a proposal past the service: rules by subject, whatever they say."""
+    change_id = uuid.uuid4()
+    await connection.execute(
+        "INSERT INTO rule_changes (change_id, rule_kind, rule_count, justification, proposed_by)"
+        " VALUES ($1, $2, $3, 'test', 'test-a')",
+        change_id,
+        kind,
+        len(rules),
+    )
+    await connection.execute(
+        "INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)"
+        " SELECT $1, $2, 1, * FROM unnest($3::text[], $4::jsonb[])",
+        change_id,
+        kind,
+        list(rules),
+        [json.dumps(content) for content in rules.values()],
+    )
+    return change_id
+
+
+async def put_approval(connection: Any, change_id: uuid.UUID) -> int:
+    """Approves a proposal past the service; its version."""
+    return await connection.fetchval(
+        "UPDATE rule_changes SET state = 'APPROVED', decided_by = 'test-b', decision_id = gen_random_uuid(),"
+        " decided_at = clock_timestamp() WHERE change_id = $1 RETURNING version",
+        change_id,
+    )
+
+
+async def put_rules(connection: Any, kind: str, rules: dict[str, Any]) -> int:
+    """Puts rules in force past the service; their version."""
+    return await put_approval(connection, await put_proposal(connection, kind, rules))

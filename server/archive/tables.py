@@ -13,6 +13,9 @@ from enum import Enum
 from typing import Any
 
 SCHEMA_VERSION = 1
+_CANONICAL = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=False, default=bytes.hex, check_circular=False
+)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_ORDINAL = EPOCH.toordinal()
 
@@ -115,8 +118,7 @@ class Tally:
 
 def canonical_line(row: Sequence[Any]) -> bytes:
     """A row as the digest takes it: a JSON array without spaces, bytes in hexadecimal, UTF-8, and a line feed."""
-    text = json.dumps(list(row), separators=(",", ":"), ensure_ascii=False, default=bytes.hex)
-    return text.encode() + b"\n"
+    return _CANONICAL.encode(row).encode() + b"\n"
 
 
 def database_rows(table: ArchivedTable, rows: Iterable[Sequence[Any]]) -> Iterable[tuple[Any, ...]]:

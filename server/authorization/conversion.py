@@ -73,6 +73,7 @@ _CHANNELS: dict[OperationKind, Channel] = {
     OperationKind.TRANSFER: Channel.TRANSFER,
     OperationKind.TAP: Channel.TAP,
     OperationKind.PRE_AUTHORIZATION: Channel.PRE_AUTHORIZATION,
+    OperationKind.INCREMENT: Channel.PRE_AUTHORIZATION,
 }
 
 

@@ -4,6 +4,7 @@ from crypto.card_code import CardCodeUse
 from server.authorization.credentials import Credentials, PresentedCode
 from server.authorization.operations import MoneyOperation
 from server.authorization.rules import (
+    FORCED_OVER,
     OF_CODE,
     OF_PIN,
     Reason,
@@ -101,12 +102,16 @@ def judge_card(
         and earlier is not Reason.MESSAGE_MAC_INVALID
     ):
         is_fresh = advance_atc(card, cryptogram.check.atc)
+    doubt = None
+    if not is_genuine:
+        doubt = Reason.CRYPTOGRAM_INVALID
+    elif not is_fresh:
+        doubt = Reason.ATC_REPLAYED
+    # An advice is posted over what was found so far, but not when it was not this card, or heard before.
+    if doubt is not None and (reason is None or (operation.is_advice and reason in FORCED_OVER)):
+        return doubt
     if reason is not None:
         return reason
-    if not is_genuine:
-        return Reason.CRYPTOGRAM_INVALID
-    if not is_fresh:
-        return Reason.ATC_REPLAYED
     assert card is not None, "an unknown card was declined above"
     if credentials is not None and (code := credentials.code) is not None:
         reason = _use_code(code, batch)

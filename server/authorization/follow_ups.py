@@ -12,7 +12,7 @@ from server.authorization.movements import available, give, take
 from server.authorization.operations import FLAG_ADVICE, FLAG_FORCED, MoneyOperation
 from server.authorization.originals import Effect, Hold, HoldState, Original, Originals
 from server.authorization.reversals import decide_reversal
-from server.authorization.rules import FORCED_OVER, RESPONSE_CODES, Reason
+from server.authorization.rules import APPROVALS, FORCED_OVER, RESPONSE_CODES, Reason
 from server.authorization.usage import Usage
 from server.engine.operation import Account, Batch, CardState, OperationKind, Outcome
 from server.rulebook.book import NO_LIMIT, RuleBook
@@ -47,6 +47,9 @@ class FollowUps:
             case kind:
                 assert kind is OperationKind.COMPLETION, "no other kind follows"
                 effect = self._complete(operation, batch, originals, original)
+        if effect.reason in APPROVALS and original is not None and original.account_id is not None:
+            # Its money was moved in the original's wallet, whichever the request names: what follows it must find that.
+            operation.account_id = original.account_id
         message = answer(
             batch, effect.reason, approved_minor=effect.approved_minor, held_minor=effect.held_minor
         )
@@ -71,7 +74,7 @@ class FollowUps:
             operation, batch, card, NO_LIMIT, earlier=None
         )
         found, hold = _held(operation, originals, original)
-        if found is not None and (reason is None or operation.is_advice):
+        if found is not None and (reason is None or (operation.is_advice and reason in FORCED_OVER)):
             # No original, nothing to take from: an advice cannot be forced over that.
             return Effect(found)
         assert hold is not None or found is not None or reason is not None, "found above"
@@ -160,10 +163,11 @@ class FollowUps:
             return _release_hold(operation, batch, originals, original, card)
         if not original.was_approved or original.kind not in VOIDABLE:
             return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
+        if original.business_date != batch.business_date:
+            return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
         if not original.left_minor:
             return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
-        is_whole = original.left_minor == original.approved_minor
-        if original.business_date != batch.business_date or not is_whole:
+        if original.left_minor != original.approved_minor:
             return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
         assert original.account_id is not None, "approved on a wallet"
         account = batch.account(original.account_id, card_id=card.card_id, shard=card.shard)
@@ -177,7 +181,7 @@ class FollowUps:
         )
         original.reversed_minor += amount
         original.changed = True
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=True)
         return Effect(Reason.APPROVED, amount, postings)
 
     def _refund(self, operation: MoneyOperation, batch: Batch, original: Original | None) -> Effect:
@@ -253,5 +257,5 @@ def _release_hold(
     amount = hold.held_minor
     _release(hold, account, amount)
     hold.settle_state(HoldState.VOIDED)
-    original.give_back_usage(card, amount, batch)
+    original.give_back_usage(card, amount, batch, is_whole=hold.is_released)
     return Effect(Reason.APPROVED, amount)

@@ -14,10 +14,18 @@ def available(account: Account | None) -> int:
 
 
 def take(
-    operation: MoneyOperation, account: Account | None, amount_minor: int, *, to_account_id: int
+    operation: MoneyOperation,
+    account: Account | None,
+    amount_minor: int,
+    *,
+    to_account_id: int,
+    suspense_minor: int = 0,
 ) -> tuple[Posting, ...]:
-    """Takes an amount, 1 or more, from a wallet as far as it is available, and the rest from the suspense account."""
-    from_wallet = min(amount_minor, available(account))
+    """Takes an amount, 1 or more, from a wallet as far as it is available, and the rest from the suspense account.
+
+    ``suspense_minor`` of it are the suspense account's in any case.
+    """
+    from_wallet = min(amount_minor - suspense_minor, available(account))
     postings: tuple[Posting, ...] = ()
     if from_wallet > 0:
         assert account is not None, "an empty wallet gives nothing"

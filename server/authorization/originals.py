@@ -56,6 +56,11 @@ class Hold:
     expires_at: datetime
     changed: bool = False
 
+    @property
+    def is_released(self) -> bool:
+        """Whether nothing of it was or can be captured."""
+        return not (self.held_minor or self.captured_minor)
+
     def settle_state(self, when_empty: HoldState) -> None:
         """One that holds nothing is no longer pending; one that money went out of was captured, whatever came last."""
         if self.held_minor:
@@ -105,12 +110,12 @@ class Original:
             and self.kind is not OperationKind.TOMBSTONE
         )
 
-    def give_back_usage(self, card: CardState, amount_minor: int, batch: Batch) -> None:
-        """Lets the card use again what this operation used of its channel's limits."""
+    def give_back_usage(self, card: CardState, amount_minor: int, batch: Batch, *, is_whole: bool) -> None:
+        """Lets the card use again what this operation used of its channel's limits; ``is_whole``: its count too."""
         if self.channel is None:
             return
         usage = Usage(card.usage, batch.business_date)
-        usage.give_back(self.channel, amount_minor, used_on=self.business_date, is_whole=self.left_minor == 0)
+        usage.give_back(self.channel, amount_minor, used_on=self.business_date, is_whole=is_whole)
         card.usage, card.changed = usage.pack(), True
 
     @property

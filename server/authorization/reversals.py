@@ -97,7 +97,7 @@ def _take_back(operation: MoneyOperation, batch: Batch, original: Original, amou
     original.changed = True
     card = batch.cards.get(operation.card_id) if operation.card_id is not None else None
     if card is not None:
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=not original.left_minor)
 
 
 def _undo_debit(
@@ -112,18 +112,26 @@ def _undo_debit(
         suspense_minor=original.suspense_left_minor,
     )
     if original.kind is OperationKind.COMPLETION:
-        _hold_again(batch, originals.holds.get(original.original_operation_id or 0), account, amount)
+        returned = sum(p.amount_minor for p in postings if p.credit_account_id == account.account_id)
+        hold = originals.holds.get(original.original_operation_id or 0)
+        _hold_again(batch, hold, account, amount, returned_minor=returned)
     return postings
 
 
-def _hold_again(batch: Batch, hold: Hold | None, account: Account, amount: int) -> None:
-    """Holds what a reversed completion gives back while the hold would still run: the completion may be repeated."""
+def _hold_again(
+    batch: Batch, hold: Hold | None, account: Account, amount: int, *, returned_minor: int
+) -> None:
+    """Holds what a reversed completion gives back while the hold would still run: the completion may be repeated.
+
+    Never other money than came back to the wallet, and never more than was authorized: the tolerance is not held.
+    """
     if hold is None:
         return
     hold.captured_minor -= min(amount, hold.captured_minor)
     hold.changed = True
     is_open = hold.state in {HoldState.PENDING, HoldState.CAPTURED} and batch.now < hold.expires_at
-    held = min(amount, account.available_minor) if is_open else 0
+    left = max(0, hold.authorized_minor - hold.captured_minor - hold.held_minor)
+    held = min(returned_minor, left) if is_open else 0
     hold.held_minor += held
     account.held_minor += held
     if is_open:
@@ -135,18 +143,22 @@ def _undo_credit(
 ) -> tuple[Posting, ...] | None:
     """Takes a credit back; None for the void of a hold, which moved no money."""
     parent = originals.get(original.original_operation_id)
+    suspense = 0
     if original.kind in _GIVEN_BACK:
         if parent is None or parent.kind is OperationKind.PRE_AUTHORIZATION:
             return None
-        # What was given back counts as taken again.
+        # What was given back counts as taken again, from where it had come.
+        suspense = -parent.suspense_left_minor
         if original.kind is OperationKind.REFUND:
             parent.refunded_minor -= amount
         else:
             parent.reversed_minor -= amount
+        suspense += parent.suspense_left_minor
         parent.changed = True
     is_benefit = original.kind is OperationKind.BENEFIT_CREDIT
     source = operation.fund_account_id if is_benefit else operation.settlement_account_id
-    return take(operation, _account(batch, original), amount, to_account_id=source)
+    account = _account(batch, original)
+    return take(operation, account, amount, to_account_id=source, suspense_minor=suspense)
 
 
 def _undo_transfer(
@@ -175,9 +187,10 @@ def _undo_hold(operation: MoneyOperation, batch: Batch, hold: Hold | None, origi
     if amount > hold.held_minor:
         return Effect(Reason.ORIGINAL_AMOUNT_EXCEEDED)
     _shrink(batch, hold, amount)
+    hold.authorized_minor -= amount
     card = batch.cards.get(hold.card_id)
     if card is not None:
-        original.give_back_usage(card, amount, batch)
+        original.give_back_usage(card, amount, batch, is_whole=hold.is_released)
     return Effect(Reason.APPROVED, amount, held_minor=hold.held_minor)
 
 

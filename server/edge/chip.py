@@ -1,18 +1,24 @@
 """Chip data off the wire: checked, and encoded as the card signed it."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from onecard.v1 import common_pb2, cryptography_pb2
 
-from crypto.cryptogram import ARQC_SIZE, TransactionData, TransactionDataError
+from crypto.cryptogram import ARQC_SIZE, TransactionData, TransactionDataError, encode_transaction_data
 from crypto.diversification import SessionMethod
 from server.cards.identifiers import parse_identification_code
 from server.cards.presented import PresentedCryptogram
 from server.edge import fields
 from server.errors import MalformedFieldError
 
+T = TypeVar("T")
 CNY_NUMERIC = "156"
 CHINA_NUMERIC = "156"
 FIRST_PSN = "00"
 CHIP_RESPONSE_SIZE = 8
+# Two digits; the empty text of any other number is refused as out of bounds.
+TRANSACTION_TYPES = {number: f"{number:02d}" for number in range(100)}
 SESSION_METHODS: dict[int, SessionMethod] = {
     cryptography_pb2.SESSION_KEY_METHOD_UNSPECIFIED: SessionMethod.PBOC,
     cryptography_pb2.SESSION_KEY_METHOD_PBOC: SessionMethod.PBOC,
@@ -22,14 +28,18 @@ SESSION_METHODS: dict[int, SessionMethod] = {
 
 def transaction_data(chip: common_pb2.ChipCryptogram, *, amount_minor: int) -> TransactionData:
     """The data elements of a purchase, not yet checked: ``encode`` does. ``chip.iad`` is at least 7 bytes."""
-    return TransactionData(
+    return _from_elements(TransactionData, chip, amount_minor)
+
+
+def _from_elements(make: Callable[..., T], chip: common_pb2.ChipCryptogram, amount_minor: int) -> T:
+    return make(
         amount_authorized_minor=amount_minor,
         amount_other_minor=0,
         terminal_country_code=chip.terminal_country_code or CHINA_NUMERIC,
         tvr=chip.tvr,
         transaction_currency_code=CNY_NUMERIC,
         transaction_date=chip.transaction_date,
-        transaction_type=f"{chip.transaction_type:02d}",
+        transaction_type=TRANSACTION_TYPES.get(chip.transaction_type, ""),
         unpredictable_number=chip.unpredictable_number,
         aip=chip.aip,
         atc=chip.atc,
@@ -56,9 +66,8 @@ def presented_cryptogram(
         raise MalformedFieldError(f"{path}.atc", "must be 1 to 65535")
     if len(psn) != 2 or not (psn.isdigit() and psn.isascii()):
         raise MalformedFieldError(f"{path}.psn", "must be 2 digits")
-    data = transaction_data(chip, amount_minor=amount_minor)
     try:
-        encoded = data.encode()
+        encoded = _from_elements(encode_transaction_data, chip, amount_minor)
     except TransactionDataError as error:
         # The elements are called as the fields are.
         raise MalformedFieldError(f"{path}.{error.element}", "is out of its bounds") from None

@@ -18,7 +18,7 @@ R = TypeVar("R", bound=Message)
 class PurposefulRequest(fields.HasPurpose, Protocol):
     """A request bound to a catalogue item."""
 
-    def SerializeToString(self, *, deterministic: bool = ...) -> bytes: ...  # noqa: N802
+    def SerializeToString(self) -> bytes: ...  # noqa: N802
 
 
 class Intake:
@@ -69,7 +69,8 @@ class Intake:
             request = type(spelled)()
             request.CopyFrom(spelled)
             request.request_id = canonical
-        return self._digest.of(request.SerializeToString(deterministic=True))
+        # One order of bytes for one content without being asked for it, which costs as much again: only maps have none.
+        return self._digest.of(request.SerializeToString())
 
     def deadline(self, context: "grpc.aio.ServicerContext[Any, Any]") -> float:
         """The call's deadline in seconds of the loop's clock.

@@ -151,7 +151,7 @@ _KEYS: dict[str, Any] = {
 
 
 def _tell(book: RuleBook, unreadable: set[tuple[str, str]], *, seconds: float) -> None:
-    telemetry.RULES_VERSION.set(book.version)
+    telemetry.rules_version().set(book.version)
     telemetry.RULES_UNREADABLE.set(len(book.unreadable))
     telemetry.RULES_REFRESH_SECONDS.observe(seconds)
     for kind in sorted({kind for kind, _ in unreadable}):

@@ -16,6 +16,7 @@ from cryptography_requests import add_cryptography_keys
 from engine_bench import CARDS, FIRST_ACCOUNT, Bench
 from key_operators import Ceremony, add_key_participants
 from pin_pad import PinPad
+from rule_operators import RuleOffice, add_rule_participants
 from running_instance import Instance
 from settlement_site import Site, make_database
 
@@ -147,6 +148,31 @@ async def key_core(key_instance: Instance) -> AsyncIterator[Core]:
 @pytest.fixture(scope="session")
 def ceremony(key_core: Core) -> Ceremony:
     return Ceremony(key_core)
+
+
+@pytest.fixture(scope="session")
+def rule_instance() -> Iterator[Instance]:
+    """An instance of its own for the tests that change rules: no other test may meet another limit."""
+    root = open_directory("onecard-rules-")
+    instance = Instance(root / "data", "--business-day-cutoff", distant_cutoff(), workers=2)
+    yield instance
+    instance.close()
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def rule_core(rule_instance: Instance) -> AsyncIterator[Core]:
+    facts = await asyncio.to_thread(rule_instance.until_ready)
+    core = Core(data_dir=rule_instance.data_dir, facts=facts, dsn=socket_dsn(Path(facts["socket_dir"])))
+    await core.open(cards=20)
+    await add_rule_participants(core)
+    yield core
+    await core.close()
+
+
+@pytest.fixture(scope="session")
+def office(rule_core: Core) -> RuleOffice:
+    return RuleOffice(rule_core)
 
 
 @pytest_asyncio.fixture(scope="session")

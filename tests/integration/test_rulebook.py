@@ -1,0 +1,316 @@
+"""A worker's rules: what was approved is followed at once, whole, in the order of commits, and never as no rule."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from rules_in_force import put_approval, put_proposal, put_rules
+
+from server.database import migrate
+from server.database.pool import HOT_PATH_SETTINGS
+from server.rulebook.book import CHANGED_RULES, RuleBook
+from server.rulebook.rules import (
+    UNREADABLE_RULES,
+    AcceptanceRule,
+    Channel,
+    LimitRule,
+    MerchantRule,
+    TerminalRule,
+    WalletRule,
+)
+
+SHIPPED_VERSION = 2
+WAIT_S = 0.3
+
+
+@pytest_asyncio.fixture
+async def connections(empty_database: str) -> AsyncIterator[list[Any]]:
+    """Three connections to a migrated database, set as those of the lanes."""
+    opened = [await asyncpg.connect(empty_database, server_settings=HOT_PATH_SETTINGS) for _ in range(3)]
+    await migrate.migrate(opened[0])
+    yield opened
+    for connection in opened:
+        await connection.close()
+
+
+async def test_shipped_rules_are_in_force_from_the_start(connections: list[Any]) -> None:
+    book = RuleBook()
+    await book.refresh(connections[0])
+    assert book.version == SHIPPED_VERSION
+    assert book.limits[Channel.TAP].transaction_amount_max_minor == 30_000
+    assert all(book.limits[channel] != LimitRule() for channel in Channel)
+    assert set(book.wallets) == {1, 2, 3, 4}
+    assert "5912" in book.wallets[2].merchant_categories
+    assert not book.unreadable
+    assert (book.merchants, book.terminals, book.acceptance) == ({}, {}, {})
+
+
+async def test_what_was_approved_is_in_every_book_at_its_next_refresh(connections: list[Any]) -> None:
+    books = [RuleBook(), RuleBook()]
+    for book, connection in zip(books, connections, strict=False):
+        await book.refresh(connection)
+    await put_rules(connections[2], "terminal", {"bank-a/T1": {"is_blocked": True}, "bank-a/T2": {}})
+    await put_rules(connections[2], "merchant", {"bank-a/M1": {"category": "5411"}})
+    await put_rules(connections[2], "acceptance", {"bank-a": {"terminals_registered": True}})
+    await put_rules(connections[2], "limit", {"tap": {"transaction_amount_max_minor": 1}})
+    await put_rules(connections[2], "wallet", {"1": {"name": "new"}, "5": {"name": "fifth", "cash": True}})
+    for book, connection in zip(books, connections, strict=False):
+        await book.refresh(connection)
+        assert book.version == SHIPPED_VERSION + 5
+        assert book.terminals == {
+            ("bank-a", "T1"): TerminalRule(is_blocked=True),
+            ("bank-a", "T2"): TerminalRule(),
+        }
+        assert book.merchants == {("bank-a", "M1"): MerchantRule(category="5411")}
+        assert book.acceptance == {"bank-a": AcceptanceRule(terminals_registered=True)}
+        # The whole rule is replaced: what the new one leaves out is no limit any more.
+        assert book.limits[Channel.TAP] == LimitRule(transaction_amount_max_minor=1)
+        assert book.wallets[1] == WalletRule(name="new")
+        assert book.wallets[5].cash
+
+
+async def test_of_a_subject_the_newest_approval_is_followed(connections: list[Any]) -> None:
+    database = connections[0]
+    first = await put_proposal(database, "terminal", {"bank-a/T1": {"mac_key": "proposed-first"}})
+    second = await put_proposal(database, "terminal", {"bank-a/T1": {"mac_key": "proposed-second"}})
+    await put_approval(database, second)
+    behind = RuleBook()
+    await behind.refresh(database)
+    assert behind.terminals["bank-a", "T1"].mac_key == "proposed-second"
+    await put_approval(database, first)
+    await behind.refresh(database)
+    fresh = RuleBook()
+    await fresh.refresh(database)
+    for book in (behind, fresh):
+        assert book.terminals["bank-a", "T1"].mac_key == "proposed-first"
+
+
+async def test_only_approved_rules_are_followed(connections: list[Any]) -> None:
+    database = connections[0]
+    await put_proposal(database, "terminal", {"bank-a/T1": {"is_blocked": True}})
+    rejected = await put_proposal(database, "terminal", {"bank-a/T2": {"is_blocked": True}})
+    await database.execute(
+        "UPDATE rule_changes SET state = 'REJECTED', decided_by = 'test-b', decision_id = gen_random_uuid(),"
+        " decided_at = clock_timestamp() WHERE change_id = $1",
+        rejected,
+    )
+    book = RuleBook()
+    await book.refresh(database)
+    assert (book.version, book.terminals) == (SHIPPED_VERSION, {})
+
+
+async def test_a_version_waits_for_the_commit_of_the_one_before(connections: list[Any]) -> None:
+    slow, fast, reader = connections
+    for connection in (slow, fast):
+        await connection.execute("SET lock_timeout = 0")
+    first = await put_proposal(slow, "terminal", {"bank-a/T1": {}})
+    second = await put_proposal(fast, "terminal", {"bank-a/T2": {}})
+    book = RuleBook()
+    transaction = slow.transaction()
+    await transaction.start()
+    assert await put_approval(slow, first) == SHIPPED_VERSION + 1
+    overtaking = asyncio.create_task(put_approval(fast, second))
+    # The second approval may not commit while the first has not: a book would take it and miss the first for good.
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(overtaking), WAIT_S)
+    await book.refresh(reader)
+    assert book.version == SHIPPED_VERSION
+    await transaction.commit()
+    assert await asyncio.wait_for(overtaking, 10) == SHIPPED_VERSION + 2
+    await book.refresh(reader)
+    assert set(book.terminals) == {("bank-a", "T1"), ("bank-a", "T2")}
+
+
+async def test_a_version_that_was_rolled_back_is_given_again(connections: list[Any]) -> None:
+    slow, fast, _ = connections
+    await fast.execute("SET lock_timeout = 0")
+    first = await put_proposal(slow, "terminal", {"bank-a/T1": {}})
+    second = await put_proposal(fast, "terminal", {"bank-a/T2": {}})
+    transaction = slow.transaction()
+    await transaction.start()
+    await put_approval(slow, first)
+    waiting = asyncio.create_task(put_approval(fast, second))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(waiting), WAIT_S)
+    await transaction.rollback()
+    assert await asyncio.wait_for(waiting, 10) == SHIPPED_VERSION + 1
+
+
+async def test_a_lane_that_read_less_does_not_put_old_rules_back(connections: list[Any]) -> None:
+    database, behind, ahead = connections
+    book = RuleBook()
+    await put_rules(database, "terminal", {"bank-a/T1": {"is_blocked": False}})
+    # This lane's snapshot is taken now, and it is slower than the other.
+    snapshot = behind.transaction(isolation="repeatable_read")
+    await snapshot.start()
+    await behind.fetchval("SELECT max(version) FROM rule_changes")
+    await put_rules(database, "terminal", {"bank-a/T1": {"is_blocked": True}})
+    await asyncio.gather(book.refresh(ahead), book.refresh(behind))
+    await snapshot.rollback()
+    assert book.version == SHIPPED_VERSION + 2
+    assert book.terminals["bank-a", "T1"].is_blocked
+
+
+async def test_a_rule_of_a_newer_release_stops_what_it_is_about_and_nothing_else(
+    connections: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    database = connections[0]
+    newer = {"a_key_of_the_next_release": 1}
+    await put_rules(database, "terminal", {"bank-a/T1": newer, "bank-a/T2": {"mac_key": "bdk-01"}})
+    await put_rules(database, "merchant", {"bank-a/M1": newer})
+    await put_rules(database, "limit", {"tap": newer, "chip": {}, "wave": {}})
+    await put_rules(database, "wallet", {"2": newer})
+    await put_rules(database, "acceptance", {"bank-b": {"terminals_registered": "perhaps"}})
+    book = RuleBook()
+    with caplog.at_level(logging.ERROR):
+        await book.refresh(database)
+    assert book.version == SHIPPED_VERSION + 5
+    assert book.terminals["bank-a", "T1"] == UNREADABLE_RULES["terminal"]
+    assert book.terminals["bank-a", "T2"] == TerminalRule(mac_key="bdk-01")
+    assert book.merchants["bank-a", "M1"] == UNREADABLE_RULES["merchant"]
+    assert book.limits[Channel.TAP] == UNREADABLE_RULES["limit"]
+    assert book.limits[Channel.CHIP] == LimitRule()
+    assert book.wallets[2] == UNREADABLE_RULES["wallet"]
+    assert book.acceptance["bank-b"] == UNREADABLE_RULES["acceptance"]
+    assert book.unreadable == {
+        ("terminal", "bank-a/T1"),
+        ("merchant", "bank-a/M1"),
+        ("limit", "tap"),
+        ("limit", "wave"),
+        ("wallet", "2"),
+        ("acceptance", "bank-b"),
+    }
+    assert "2 rules of kind limit cannot be read by this release" in caplog.text
+    # A readable rule takes its place.
+    await put_rules(database, "terminal", {"bank-a/T1": {}})
+    await book.refresh(database)
+    assert book.terminals["bank-a", "T1"] == TerminalRule()
+    assert ("terminal", "bank-a/T1") not in book.unreadable
+    assert len(book.unreadable) == 5
+
+
+async def test_a_refresh_that_fails_leaves_the_book_as_it_was(connections: list[Any]) -> None:
+    database, other, _ = connections
+    book = RuleBook()
+    await book.refresh(database)
+    await put_rules(database, "limit", {"tap": {"day_count_max": 1}})
+    await other.close()
+    with pytest.raises(asyncpg.InterfaceError):
+        await book.refresh(other)
+    assert book.version == SHIPPED_VERSION
+    await book.refresh(database)
+    assert book.limits[Channel.TAP] == LimitRule(day_count_max=1)
+
+
+REFUSED = [
+    ("UPDATE rule_changes SET justification = 'other' WHERE change_id = $1", "RestrictViolationError"),
+    ("UPDATE rule_changes SET rule_count = 9 WHERE change_id = $1", "RestrictViolationError"),
+    ("UPDATE rule_changes SET proposed_by = 'x' WHERE change_id = $1", "RestrictViolationError"),
+    ("DELETE FROM rule_changes WHERE change_id = $1", "RestrictViolationError"),
+    ("DELETE FROM rule_change_lines WHERE change_id = $1", "RestrictViolationError"),
+    ("UPDATE rule_change_lines SET content = '{}' WHERE change_id = $1", "RestrictViolationError"),
+    (
+        "INSERT INTO rule_changes (change_id, rule_kind, rule_count, justification, proposed_by, state, decided_by,"
+        " decided_at, decision_id, version) SELECT gen_random_uuid(), 'limit', 1, 'x', 'a', 'APPROVED', 'b', now(),"
+        " $1, 99",
+        "RestrictViolationError",
+    ),
+    (
+        "UPDATE rule_changes SET state = 'APPROVED', decided_by = proposed_by, decided_at = now(),"
+        " decision_id = gen_random_uuid() WHERE change_id = $1",
+        "CheckViolationError",
+    ),
+    (
+        "UPDATE rule_changes SET state = 'APPROVED', decided_at = now(), decision_id = gen_random_uuid()"
+        " WHERE change_id = $1",
+        "CheckViolationError",
+    ),
+    ("UPDATE rule_changes SET version = 99 WHERE change_id = $1", "CheckViolationError"),
+    (
+        "INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)"
+        " SELECT $1, 'limit', 1, 'chip', '{}'",
+        "ForeignKeyViolationError",
+    ),
+    (
+        "INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)"
+        " SELECT $1, 'terminal', 1, 'bank-a/T2', '[]'",
+        "CheckViolationError",
+    ),
+]
+
+
+async def test_the_schema_keeps_a_proposal_as_it_is_and_asks_for_two_persons(connections: list[Any]) -> None:
+    database = connections[0]
+    change_id = await put_proposal(database, "terminal", {"bank-a/T1": {}})
+    for statement, error in REFUSED:
+        with pytest.raises(getattr(asyncpg, error)):
+            await database.execute(statement, change_id)
+
+
+async def test_the_schema_keeps_what_was_decided(connections: list[Any]) -> None:
+    database = connections[0]
+    change_id = await put_proposal(database, "terminal", {"bank-a/T1": {}})
+    await put_approval(database, change_id)
+    for statement in (
+        "UPDATE rule_changes SET state = 'REJECTED', version = NULL WHERE change_id = $1",
+        "UPDATE rule_changes SET version = version + 1 WHERE change_id = $1",
+        "INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)"
+        " VALUES ($1, 'terminal', 2, 'bank-a/T2', '{}')",
+    ):
+        with pytest.raises(asyncpg.RestrictViolationError):
+            await database.execute(statement, change_id)
+    with pytest.raises(asyncpg.RestrictViolationError):
+        await database.execute("TRUNCATE rule_changes, rule_change_parts, rule_change_lines")
+
+
+async def test_the_schema_approves_a_change_as_a_whole_only(connections: list[Any]) -> None:
+    database = connections[0]
+    change_id = await put_proposal(database, "terminal", {"bank-a/T1": {}})
+    await database.execute(
+        "INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)"
+        " VALUES ($1, 'terminal', 2, 'bank-a/T2', '{}')",
+        change_id,
+    )
+    with pytest.raises(asyncpg.RestrictViolationError, match="as a whole"):
+        await put_approval(database, change_id)
+
+
+async def test_a_line_does_not_slip_in_beside_an_approval(connections: list[Any]) -> None:
+    approver, late, _ = connections
+    await late.execute("SET lock_timeout = 0")
+    change_id = await put_proposal(approver, "terminal", {"bank-a/T1": {}})
+    transaction = approver.transaction()
+    await transaction.start()
+    await put_approval(approver, change_id)
+    adding = asyncio.create_task(
+        late.execute(
+            "INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)"
+            " VALUES ($1, 'terminal', 2, 'bank-a/T2', '{}')",
+            change_id,
+        )
+    )
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(adding), WAIT_S)
+    await transaction.commit()
+    with pytest.raises(asyncpg.RestrictViolationError):
+        await asyncio.wait_for(adding, 10)
+
+
+async def test_one_rule_is_found_at_once_among_many(connections: list[Any]) -> None:
+    database = connections[0]
+    await put_rules(database, "terminal", {f"bank-a/T{n:07}": {"mac_key": f"k{n}"} for n in range(20_000)})
+    await put_rules(database, "terminal", {"bank-a/T0000007": {"is_blocked": True}})
+    await database.execute("ANALYZE rule_changes, rule_change_lines")
+    plan = await database.fetch(
+        "EXPLAIN (ANALYZE, BUFFERS, TIMING off) " + CHANGED_RULES.replace("$1", str(SHIPPED_VERSION + 1))
+    )
+    # A walk over all terminals takes a third of a second in a full table, under the locks of a batch.
+    read = "\n".join(row[0] for row in plan)
+    assert "rule_change_lines_pkey" in read
+    assert "rule_change_lines_subject_idx" not in read
+    assert "Seq Scan on rule_change_lines" not in read
