@@ -11,7 +11,14 @@ from rich.console import Console
 
 from clients.bank import Bank
 from clients.chip_card import IssuerNotGenuineError
-from clients.demo import impatient_tills, key_rotation, killed_worker, late_advice, province_rules
+from clients.demo import (
+    coded_terminal,
+    impatient_tills,
+    key_rotation,
+    killed_worker,
+    late_advice,
+    province_rules,
+)
 from clients.demo.callers import Callers, connected
 from clients.demo.city_day import LEFT_MINOR, CityDay
 from clients.demo.core_process import CoreError, DemoCore, demo_core
@@ -80,6 +87,7 @@ async def _play(scorecard: Scorecard, core: DemoCore, callers: Callers) -> None:
     shoppers = [resident for city in cities for resident in city[4:]]
     await _stream_frames(scorecard, callers, shoppers)
     await late_advice.play(scorecard, core, terminals=callers.terminals, resident=cities[0][3])
+    await coded_terminal.play(scorecard, callers, bureau, cities[0][3], pad_number=2 * len(cities))
     await impatient_tills.play(scorecard, terminals=callers.terminals, residents=shoppers)
     await key_rotation.play(scorecard, callers, shoppers[0])
     await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)

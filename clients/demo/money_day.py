@@ -16,7 +16,7 @@ from clients.demo.scorecard import Scene, Scorecard, refusal_of
 from clients.errors import OneCardCallError
 from clients.holds import Holds
 from clients.look_up import LookUp
-from clients.money_requests import CardCode
+from clients.money_requests import CardCode, CardToken
 from clients.reversals import Reversals
 from clients.terminal import Terminal
 
@@ -66,6 +66,7 @@ class MoneyDay:
             Scene.REVERSED_FIRST: self._reversed_first,
             Scene.PETROL: self._petrol,
             Scene.CODE_PAYMENT: self._code_payment,
+            Scene.CARD_ON_FILE: self._card_on_file,
             Scene.TRANSFER: self._transfer,
             Scene.LOOK_UP: self._look_up,
         }
@@ -234,6 +235,23 @@ class MoneyDay:
         self._expect_reason(twice, "05", REASON.DECISION_REASON_CARD_CODE_USED)
         back = await self._shop.refund(CardCode(issued.card_code), rrn=bought.rrn, amount_minor=2_600)
         self._expect_approved(back, 2_600)
+        await self._expect_left()
+
+    async def _card_on_file(self) -> None:
+        """A subscription that charges the card it has on file, until the holder ends it."""
+        token = f"subscription-{self._place}"
+        operator = Bank(self._callers.terminals)
+        await operator.register_card_token(self._guest.resident.by_pan, card_token=token)
+        taken = await refusal_of(operator.register_card_token(self._driver.by_pan, card_token=token))
+        self._expect("registered twice", expected="ALREADY_EXISTS CARD_TOKEN_TAKEN card_token", got=taken)
+        charged = await self._shop.charge_token(token, amount_minor=1_500)
+        self._expect_approved(charged, 1_500)
+        await operator.revoke_card_token(token)
+        ended = await self._shop.charge_token(token, amount_minor=1_500)
+        self._expect_reason(ended, "14", REASON.DECISION_REASON_CARD_TOKEN_UNKNOWN)
+        back = await self._shop.refund(CardToken(token), rrn=charged.rrn, amount_minor=500)
+        self._expect_approved(back, 500)
+        self._left_minor -= 1_000
         await self._expect_left()
 
     async def _look_up(self) -> None:

@@ -110,6 +110,24 @@ def test_card_is_named_in_every_follow_up_as_it_was_at_first(
     assert name.text not in repr(name)
 
 
+def test_code_over_a_message_is_put_on_once_and_goes_again_as_it_went(data_dir: Path) -> None:
+    pad = Bureau(data_dir).pin_pad(1)
+    coding = MoneyRequests(terminal_id="T0000001", put_mac=pad.put_mac)
+    request = coding.without_chip(pb.OPERATION_TYPE_DEPOSIT, PAN, amount_minor=900)
+    assert not request.HasField("mac")
+    first = coding.coded(request).SerializeToString()
+    assert len(request.mac.mac) == 8
+    assert coding.coded(request).SerializeToString() == first
+    # The next message has a key of its own.
+    other = coding.coded(coding.reversal_of(request))
+    assert other.mac.ksn != request.mac.ksn
+
+
+def test_terminal_without_a_key_puts_no_code_on(requests: MoneyRequests) -> None:
+    request = requests.without_chip(pb.OPERATION_TYPE_DEPOSIT, PAN, amount_minor=900)
+    assert not requests.coded(request).HasField("mac")
+
+
 @pytest.mark.parametrize("code", ["00", "10"])
 def test_approval_whole_or_in_part_is_nothing_without_the_issuers_arpc(
     requests: MoneyRequests, chip: VirtualChipCard, data_dir: Path, code: str
