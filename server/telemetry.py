@@ -34,6 +34,10 @@ CRYPTOGRAPHY = Counter(
     "Operations of CryptographyService that keep nothing, by outcome.",
     ["operation", "outcome"],
 )
+SUBSCRIPTIONS = Gauge(
+    "onecard_subscriptions", "Open subscriptions to events, all workers.", multiprocess_mode="livesum"
+)
+EVENTS_SENT = Counter("onecard_events_sent", "Events sent to subscriptions.")
 HOUSEKEEPING_JOBS = Counter(
     "onecard_housekeeping_jobs", "Runs of housekeeping jobs, by outcome.", ["job", "outcome"]
 )
@@ -74,7 +78,7 @@ def cryptography_counter(operation: str, outcome: str) -> Counter:
 
 @cache
 def rules_version() -> Gauge:
-    """The least of all workers: one that lags behind shows. Made by the first who asks, because a process without rules,
+    """The least of all workers: one that lags behind shows. Made by the first who asks: a process without rules,
     such as the housekeeper, would count as version 0."""
     return Gauge(
         "onecard_rules_version",

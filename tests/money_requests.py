@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from core_under_test import deposit, purchase
+from core_under_test import CALL_S, Caller, Core, card_issue, deposit, purchase
 from onecard.v1 import authorization_pb2 as pb
 from virtual_card import VirtualCard
 
@@ -111,3 +111,28 @@ def reversal(card: VirtualCard, original: Request, amount_minor: int = 0, /, **f
 def advice(make: Callable[..., Request], *arguments: Any, **fields: Any) -> Request:
     """The same as an advice, without chip data."""
     return make(*arguments, **{"chip": None, "is_advice": True} | fields)
+
+
+async def approved(caller: Caller, request: Request) -> pb.AuthorizeResponse:
+    """The answer to a request that must be approved as it stands."""
+    response = await caller.authorize(request)
+    assert decision(response) == APPROVED
+    return response
+
+
+async def declined(caller: Caller, request: Request) -> tuple[str, str]:
+    """Code and reason of a request that must take nothing, give nothing and tell nothing."""
+    response = await caller.authorize(request)
+    assert (response.approved_minor, response.authorization_code) == (0, "")
+    assert len(response.rrn) == 12
+    return decision(response)
+
+
+async def card_holding(core: Core, caller: Caller, amount_minor: int) -> VirtualCard:
+    """A new card with this much money, and limits of its own that no test meets."""
+    card = core.unissued_card()
+    limits = {"transaction_amount_max_minor": 10**9, "day_amount_max_minor": 10**10}
+    await caller.cards.IssueCard(card_issue(card, **limits), timeout=CALL_S)
+    if amount_minor:
+        await approved(caller, deposit(card, amount_minor))
+    return card

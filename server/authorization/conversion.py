@@ -172,7 +172,7 @@ class Converter:
             other=self._other(request, kind, pan=pan),
             wallet=request.wallet or 1,
             channel=channel,
-            original=_original(request, kind, terminal_id, caller),
+            original=_original(request, kind, terminal_id, caller, request_id=request_id),
             is_advice=request.is_advice,
             partial_approval_allowed=request.partial_approval_allowed,
             more_completions_follow=request.more_completions_follow,
@@ -224,7 +224,12 @@ def _chip(
 
 
 def _original(
-    request: pb.AuthorizeRequest, kind: OperationKind, terminal_id: str, caller: Participant
+    request: pb.AuthorizeRequest,
+    kind: OperationKind,
+    terminal_id: str,
+    caller: Participant,
+    *,
+    request_id: str,
 ) -> OriginalKey | None:
     if kind not in _FOLLOWING:
         if request.HasField("original"):
@@ -243,7 +248,7 @@ def _original(
     other_terminal = fields.visible("original.terminal_id", named.terminal_id, length_max=16) or terminal_id
     mti_class = named.mti_class or MTI_FINANCIAL
     return OriginalKey(
-        request_id=_request_id(named.request_id),
+        request_id=_other_request_id(named.request_id, request_id),
         operation_id=int(fields.digits("original.rrn", named.rrn, size=RRN_SIZE)) if named.rrn else None,
         stan=named.stan or None,
         mti_class=mti_class,
@@ -257,13 +262,16 @@ def _original(
     )
 
 
-def _request_id(text: str) -> str | None:
+def _other_request_id(text: str, own: str) -> str | None:
     if not text:
         return None
     try:
-        return fields.request_id(text)
+        named = fields.request_id(text)
     except MalformedFieldError:
         raise MalformedFieldError("original.request_id", "must be a UUID") from None
+    if named == own:
+        raise MalformedFieldError("original.request_id", "must be another request's")
+    return named
 
 
 def look_up_key(request: pb.LookUpOperationRequest, caller: Participant) -> LookUpKey:

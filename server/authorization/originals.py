@@ -176,6 +176,10 @@ class Originals:
         assert key.switch_key is not None, "the servicer asks for one of the three"
         return self._by_switch_key.get((key.switch_key, key.business_date or business_date))
 
+    def has_switch_key(self, key: OriginalKey, *, business_date: date) -> bool:
+        """Whether an operation of that date has the switch key of a reversal's reference."""
+        return key.switch_key is not None and (key.switch_key, business_date) in self._by_switch_key
+
     def note(self, operation: MoneyOperation, outcome: Outcome, batch: Batch) -> None:
         """Takes an operation of this batch, for those that follow it in the same batch."""
         money = operation.money
@@ -284,7 +288,9 @@ def _keys(followers: Iterable[MoneyOperation], batch: Batch) -> tuple[list[Any],
             request_ids.append(key.request_id)
         elif key.operation_id is not None:
             operation_ids.append(key.operation_id)
-        else:
+        # Of a reversal also beside an id: it may have to keep the place.
+        names_place = operation.kind is OperationKind.REVERSAL or not (key.request_id or key.operation_id)
+        if key.switch_key is not None and names_place:
             switch_keys.append(key.switch_key)
             business_dates.append(key.business_date or batch.business_date)
     return request_ids, operation_ids, switch_keys, business_dates

@@ -29,7 +29,7 @@ def decide_reversal(
 ) -> Effect:
     """Decides a reversal whose message is in order; ``original`` is what it names, of whatever card and caller."""
     if original is None:
-        return _park(operation, batch)
+        return _park(operation, batch, originals)
     if original.kind is OperationKind.TOMBSTONE and original.participant_id == operation.participant_id:
         return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
     if original.participant_id != operation.participant_id or original.card_id != operation.card_id:
@@ -63,8 +63,12 @@ def decide_reversal(
     return Effect(Reason.APPROVED, amount, postings)
 
 
-def _park(operation: MoneyOperation, batch: Batch) -> Effect:
-    """Keeps the place of an original that has not come, under whatever names it."""
+def _park(operation: MoneyOperation, batch: Batch, originals: Originals) -> Effect:
+    """Keeps the place of an original that has not come, under whatever names it.
+
+    The switch key only where it is free, and only that of the present business date: another operation may use the same
+    STAN today.
+    """
     key = operation.original
     assert key is not None, "a reversal names its original"
     if key.request_id is None and key.stan is None:
@@ -72,13 +76,15 @@ def _park(operation: MoneyOperation, batch: Batch) -> Effect:
         return Effect(Reason.ORIGINAL_NOT_FOUND)
     late = Reason.REVERSED_IN_ADVANCE
     message = answer(batch, late, operation_id=batch.operation_id + 1)
+    is_of_today = key.business_date in {None, batch.business_date}
+    has_place = is_of_today and not originals.has_switch_key(key, business_date=batch.business_date)
     return Effect(
         Reason.REVERSAL_PARKED,
         tombstone=Tombstone(
             request_id=key.request_id or new_request_id(),
             terminal_id=key.terminal_id,
-            stan=key.stan,
-            mti_class=None if key.stan is None else key.mti_class,
+            stan=key.stan if has_place else None,
+            mti_class=key.mti_class if has_place and key.stan is not None else None,
             reason=late,
             response_code=RESPONSE_CODES[late],
             response=message.SerializeToString(),

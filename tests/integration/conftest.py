@@ -17,6 +17,7 @@ from engine_bench import CARDS, FIRST_ACCOUNT, Bench
 from key_operators import Ceremony, add_key_participants
 from pin_pad import PinPad
 from rule_operators import RuleOffice, add_rule_participants
+from rules_in_force import rule
 from running_instance import Instance
 from settlement_site import Site, make_database
 
@@ -123,6 +124,16 @@ async def bench(trial_database: str, postgres: EmbeddedPostgres) -> AsyncIterato
     proof = await reconcile(trial_database)
     await database.close()
     assert proof.clean
+
+
+@pytest_asyncio.fixture(scope="module")
+async def no_pin_asked(core: Core) -> AsyncIterator[None]:
+    """Cash and transfers need no PIN: what PINs prove has tests of its own."""
+    async with (
+        rule(core, "limit", "cash", day_amount_max_minor=2_000_000),
+        rule(core, "limit", "transfer", day_amount_max_minor=5_000_000),
+    ):
+        yield
 
 
 @pytest.fixture(scope="session")

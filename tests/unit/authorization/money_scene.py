@@ -6,6 +6,7 @@ Every operation of the scene is approved as it stands; causes of a decline are a
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from crypto.key_store.checks import ArqcCheck, VerifiedArqc
@@ -52,7 +53,7 @@ CHANNELS = {
     OperationKind.PRE_AUTHORIZATION: Channel.PRE_AUTHORIZATION,
     OperationKind.INCREMENT: Channel.PRE_AUTHORIZATION,
 }
-WITH_CHIP = frozenset(CHANNELS) - {OperationKind.INCREMENT} | {OperationKind.BALANCE_INQUIRY}
+WITH_CHIP = frozenset(CHANNELS) - {OperationKind.INCREMENT}
 
 
 class AnyAnswer:
@@ -118,7 +119,8 @@ class Scene:
         self.book.wallets = {1: rule, 2: rule}
         self.accounts = {n: Account(0, n, 10_000, 0) for n in (FINANCIAL, OTHER_FINANCIAL)}
         self.other_card = card_state(OTHER_CARD)
-        self.capability = Authorize(None, self.book)  # type: ignore[arg-type]
+        # A decision asks neither the key store nor a sealer.
+        self.capability = Authorize(SimpleNamespace(store=None), self.book, None)  # type: ignore[arg-type]
         self.batch = Batch(
             cards={},
             accounts=self.accounts,
@@ -164,6 +166,7 @@ class Scene:
                 amount_minor=amount_minor,
                 stan=self.stan,
                 mti_class=MTI_CLASSES.get(kind, 2),
+                switch_key=bytes(12) + self.stan.to_bytes(4),
                 merchant_id="M1",
                 terminal_time_unix_ms=0,
                 channel=CHANNELS.get(kind),
@@ -189,6 +192,7 @@ class Scene:
             stan=None,
             mti_class=2,
             terminal_id="T1",
+            switch_key=None,
             business_date=None,
         )
         return self.operation(kind, amount_minor, **{"original": key} | changes)
@@ -207,7 +211,7 @@ class Scene:
     def original_of(self, operation: MoneyOperation) -> Original:
         key = self.follower(OperationKind.VOID, operation).original
         assert key is not None
-        found = self.originals.find(key, participant_id="bank-01", business_date=BUSINESS_DATE)
+        found = self.originals.find(key, business_date=BUSINESS_DATE)
         assert found is not None
         return found
 

@@ -92,6 +92,7 @@ def name_nothing(t: Trial) -> None:
         stan=None,
         mti_class=2,
         terminal_id="T1",
+        switch_key=None,
         business_date=None,
     )
 
@@ -196,7 +197,7 @@ CAUSES: dict[str, tuple[Callable[[], Trial], dict[Reason, Cause]]] = {
             **FUNDS,
         },
     ),
-    "BALANCE_INQUIRY": (lambda: trial(Kind.BALANCE_INQUIRY), NEW | PLACE | CARDS | CHIP | WALLET),
+    "BALANCE_INQUIRY": (lambda: trial(Kind.BALANCE_INQUIRY), NEW | PLACE | CARDS | WALLET),
     "DEPOSIT": (lambda: trial(Kind.DEPOSIT), NEW | PLACE | CARDS | WALLET),
     "BENEFIT_CREDIT": (lambda: trial(Kind.BENEFIT_CREDIT), NEW | PLACE | CREDITED | WALLET),
     "INCREMENT": (
