@@ -74,7 +74,7 @@ def cryptography_counter(operation: str, outcome: str) -> Counter:
 
 @cache
 def rules_version() -> Gauge:
-    """The least of all workers: one that lags behind shows. Made by the first who asks, because a process without rules,
+    """The least of all workers: one that lags behind shows. Made by the first who asks: a process without rules,
     such as the housekeeper, would count as version 0."""
     return Gauge(
         "onecard_rules_version",

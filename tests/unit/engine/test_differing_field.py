@@ -8,7 +8,9 @@ import pytest
 from server.engine.operation import Capability, MoneyFields, Operation, OperationKind, StoredAnswer
 from server.engine.request_log import as_stored, differing_field, switch_key
 
-MONEY = MoneyFields(amount_minor=100, stan=1, mti_class=2, merchant_id="M", terminal_time_unix_ms=5)
+MONEY = MoneyFields(
+    amount_minor=100, stan=1, mti_class=2, merchant_id="M", terminal_time_unix_ms=5, switch_key=bytes(16)
+)
 
 
 def operation(**changes: Any) -> Operation:
