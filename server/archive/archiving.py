@@ -158,7 +158,7 @@ async def _require_unneeded(
     if has_waiting_events:
         raise HeldBackError("events of it have no number yet")
     if is_unsettled:
-        raise HeldBackError("its settlement is not closed")
+        raise HeldBackError("its settlement is not closed, or its files are not made")
 
 
 async def _export(

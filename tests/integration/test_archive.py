@@ -95,6 +95,7 @@ async def test_file_is_read_without_us_and_its_digest_is_as_documented(trial: Tr
             "business_date": (was["business_date"] - archiving.date(1970, 1, 1)).days,
             "request_digest": was["request_digest"].hex(),
             "response": was["response"].hex(),
+            "switch_key": was["switch_key"].hex() if was["switch_key"] else None,
         }
         line = json.dumps(
             [values[name] for name in file.schema_arrow.names], separators=(",", ":"), ensure_ascii=False
@@ -181,29 +182,32 @@ async def test_date_with_a_pending_hold_stays_until_it_ends(trial: Trial) -> Non
 
 async def test_date_with_events_without_a_number_stays(trial: Trial) -> None:
     day = trial.ago(OLD)
-    await trial.fill(day, operations=10)
+    await trial.fill(day, operations=10, settled=False)
     await trial.database.execute(
         "INSERT INTO event_batches (first_operation_id, last_operation_id, operation_count, business_date, decided_at,"
         " shard) SELECT operation_id, operation_id, 1, business_date, decided_at, shard FROM operations"
         " WHERE business_date = $1 LIMIT 1",
         day,
     )
+    await trial.settle(day)
     assert "no number" in await reason_of(trial, day)
     await trial.database.execute("UPDATE event_batches SET sequence = 1")
     assert len(await trial.archive()) == 1
+    # They stay: the event feed shows by them what is archived.
     assert await trial.database.fetchval("SELECT count(*) FROM event_batches") == 1
 
 
 async def test_date_that_is_not_settled_stays(trial: Trial) -> None:
-    """The settlement of this release may not be there: then every date is settled."""
-    await trial.database.execute("DROP TABLE IF EXISTS settlement_days CASCADE")
-    await trial.database.execute("CREATE TABLE settlement_days (business_date date, closed_at timestamptz)")
     day = trial.ago(OLD)
-    await trial.fill(day, operations=10)
+    await trial.fill(day, operations=10, settled=False)
     assert "settlement" in await reason_of(trial, day)
-    await trial.database.execute("INSERT INTO settlement_days VALUES ($1, NULL)", day)
-    assert "settlement" in await reason_of(trial, day)
-    await trial.database.execute("UPDATE settlement_days SET closed_at = now()")
+    await trial.settle(day)
+    assert len(await trial.archive()) == 1
+
+
+async def test_without_settlement_every_date_may_go(trial: Trial) -> None:
+    await trial.fill(trial.ago(OLD), operations=10, settled=False)
+    await trial.database.execute("DROP TABLE made_days")
     assert len(await trial.archive()) == 1
 
 

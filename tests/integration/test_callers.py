@@ -28,7 +28,7 @@ from core_under_test import (
     without,
 )
 from entry_requests import new_token, registration, revocation
-from onecard.v1 import authorization_pb2, card_authentication_pb2, keys_pb2, rules_pb2
+from onecard.v1 import authorization_pb2, card_authentication_pb2, keys_pb2, rules_pb2, settlement_pb2
 from pin_pad import pin_change, pin_issue, pin_unblock, pin_verification, stateless_requests
 from virtual_card import VirtualCard
 
@@ -100,6 +100,10 @@ KEY_REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
     ),
     "RuleService/GetRuleChange": lambda _: rules_pb2.GetRuleChangeRequest(change_id=new_id()),
     "RuleService/ListRuleChanges": lambda _: rules_pb2.ListRuleChangesRequest(),
+    "SettlementService/GetSettlementPosition": lambda _: settlement_pb2.GetSettlementPositionRequest(
+        business_date="20260101"
+    ),
+    "SettlementService/ListClosings": lambda _: settlement_pb2.ListClosingsRequest(),
 }
 WITH_PURPOSE = [
     f"{service.name}/{method.name}"
@@ -129,7 +133,13 @@ async def send(caller: Caller, rpc: str, request: Any) -> Any:
 
 def test_every_unary_rpc_is_tried() -> None:
     served = {f"{name.split('.')[-1]}/{m.name}" for name, s in SERVICES.items() for m in s.methods}
-    streams = {"AuthorizationService/AuthorizeStream", "CryptographyService/CryptographyStream"}
+    streams = {
+        "AuthorizationService/AuthorizeStream",
+        "CryptographyService/CryptographyStream",
+        # Refused in test_events.py and test_settlement_core.py.
+        "SettlementService/SubscribeEvents",
+        "SettlementService/DownloadClosing",
+    }
     assert served - set(REQUESTS | KEY_REQUESTS) == streams
 
 
