@@ -133,9 +133,12 @@ async def shifted(dsn: str, *, days: int) -> list[date]:
 
 async def _shift(admin: "asyncpg.Connection[Any]", days: int) -> list[date]:
     await admin.execute("SET session_replication_role = replica")
+    # Whoever archives must own the partitions.
+    await admin.execute("SET ROLE onecard")
     rows = await admin.fetch("SELECT DISTINCT business_date FROM operations ORDER BY business_date")
     for row in rows:
         await admin.execute("SELECT ensure_partitions($1, 1)", row[0] - timedelta(days=days))
+    await admin.execute("RESET ROLE")
     for table in ("operations", "postings", "event_batches"):
         await admin.execute(f"UPDATE {table} SET business_date = business_date - $1::integer", days)
     for table in ("event_batches", "operations"):
