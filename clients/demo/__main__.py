@@ -13,6 +13,7 @@ from clients.bank import Bank
 from clients.chip_card import IssuerNotGenuineError
 from clients.demo import (
     coded_terminal,
+    event_feed,
     impatient_tills,
     key_rotation,
     killed_worker,
@@ -90,7 +91,8 @@ async def _play(scorecard: Scorecard, core: DemoCore, callers: Callers) -> None:
     await coded_terminal.play(scorecard, callers, bureau, cities[0][3], pad_number=2 * len(cities))
     await impatient_tills.play(scorecard, terminals=callers.terminals, residents=shoppers)
     await key_rotation.play(scorecard, callers, shoppers[0])
-    await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)
+    rrns = await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)
+    await event_feed.play(scorecard, terminals=callers.terminals, rrns=rrns)
 
 
 async def _play_city(

@@ -28,7 +28,7 @@ from money_requests import (
     void,
 )
 from onecard.v1 import authorization_pb2 as pb
-from onecard.v1 import cryptography_pb2
+from onecard.v1 import common_pb2, cryptography_pb2
 from pin_calls import tries, with_pin
 from pin_pad import RIGHT, WRONG, PinPad, key
 from rules_in_force import rule
@@ -68,6 +68,8 @@ def test_message_is_the_documented_fields_in_their_order() -> None:
         is_advice=True,
         partial_approval_allowed=False,
         more_completions_follow=True,
+        chip=common_pb2.ChipCryptogram(arqc=bytes.fromhex("0a1b2c3d4e5f6071")),
+        pin=cryptography_pb2.EncryptedPin(block=b"\xff\x00"),
         original=pb.OriginalReference(
             request_id="0198c5a2-7d3e-7b4a-9c1d-0242ac120001",
             rrn="000000000042",
@@ -79,10 +81,10 @@ def test_message_is_the_documented_fields_in_their_order() -> None:
     )
     assert message_of(request) == (
         b"0198c5a2-7d3e-7b4a-9c1d-0242ac120002|10|6217000000000000008|12345|T0000001|M00001|7|6217000000000000016|"
-        b"0198c5a2-7d3e-7b4a-9c1d-0242ac120001|000000000042|6|T0000002|20261124|2|2|1|0|1"
+        b"0198c5a2-7d3e-7b4a-9c1d-0242ac120001|000000000042|6|T0000002|20261124|2|2|1|0|1|0a1b2c3d4e5f6071|ff00"
     )
     bare = pb.AuthorizeRequest(card_code="CODE", operation=pb.OPERATION_TYPE_PURCHASE)
-    assert message_of(bare) == b"|1|CODE|0|||0||||0|||0|0|0|0|0"
+    assert message_of(bare) == b"|1|CODE|0|||0||||0|||0|0|0|0|0||"
 
 
 async def test_right_code_is_accepted_with_every_operation(
@@ -158,6 +160,8 @@ async def test_any_field_that_was_changed_on_the_way_breaks_the_code(
     for change in ({"partial_approval_allowed": True}, {"is_advice": True, "chip": None}):
         request = with_mac(store, purchase(card))
         assert decision(await bank.authorize(changed(request, **change))) == INVALID, change
+    request = with_mac(store, purchase(card))
+    assert decision(await bank.authorize(changed(request, chip=card.sign(100)))) == INVALID
     held = pre_authorization(card)
     await bank.authorize(held)
     request = with_mac(store, completion(card, held))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onecard.v1 import authorization_pb2 as pb
+from onecard.v1 import common_pb2, cryptography_pb2
 
 from clients.message_mac import MAC_SIZE, mac_message, put_mac
 from clients.money_requests import MoneyRequests
@@ -45,6 +46,10 @@ def requests(draw: st.DrawFn) -> pb.AuthorizeRequest:
         is_advice=draw(st.booleans()),
         partial_approval_allowed=draw(st.booleans()),
         more_completions_follow=draw(st.booleans()),
+        chip=common_pb2.ChipCryptogram(arqc=draw(st.binary(max_size=8))) if draw(st.booleans()) else None,
+        pin=cryptography_pb2.EncryptedPin(block=draw(st.binary(max_size=16)))
+        if draw(st.booleans())
+        else None,
         original=original if draw(st.booleans()) else None,
     )
     setattr(request, draw(st.sampled_from(["pan", "card_code", "card_token"])), draw(TEXT))
