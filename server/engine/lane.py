@@ -107,8 +107,9 @@ class Lane:
                     operation.settle(error)
                     continue
             shards[operation.shards].append(operation)
-        for shard in sorted(shards):
-            await self._process(shards[shard])
+        # The shard of what came first, first: of two with one request id, the one that came first is to have it.
+        for own in shards.values():
+            await self._process(own)
 
     async def _find_cards(self, operations: Sequence[Operation]) -> Mapping[bytes, Any] | None:
         """What the operations' indexes name; None when the database does not answer, on a new connection either."""
