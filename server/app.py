@@ -71,7 +71,7 @@ from server.rulebook.book import RuleBook, RuleReader
 from server.rulebook.reading import RuleReading
 from server.rulebook.service import RuleChanges
 from server.rulebook.servicer import RuleServicer
-from server.settings import Settings
+from server.settings import SETTLEMENT_CONNECTIONS, Settings
 from server.settlement.servicer import SettlementServicer
 from server.settlement.subscriptions import INDEXED_READS, Subscriptions
 
@@ -94,8 +94,6 @@ SERVICES = {
 DRAIN_PAUSE_S = 0.2
 QUEUE_GAUGE_PERIOD_S = 1.0
 PING_INTERVAL_MIN_MS = 20_000
-# Two windows of events are read at once; the third numbers them, and reads positions.
-SETTLEMENT_CONNECTIONS_MAX = 3
 
 
 async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], None]) -> None:
@@ -329,7 +327,7 @@ async def open_settlement_pool(settings: Settings, *, worker_index: int) -> Any:
         settings,
         settings.database_dsn,
         application_name=f"onecard settlement {worker_index}",
-        connections_max=SETTLEMENT_CONNECTIONS_MAX,
+        connections_max=SETTLEMENT_CONNECTIONS,
         session_settings=INDEXED_READS,
     )
 

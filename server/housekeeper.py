@@ -39,7 +39,7 @@ LEADER_CHECK_S = 1.0
 JOB_TIMEOUT_S = 300.0
 # A date of a whole province is some ten million rows.
 ARCHIVE_TIMEOUT_S = 6 * 3_600.0
-CONNECTIONS_MAX = 4
+CONNECTIONS_MAX = 6
 DELETED_PER_STATEMENT = 5_000
 PARTITION_DAYS_BACK = 1
 # Each coming partition is searched for every request id, so no more of them than a long weekend without us needs.
@@ -81,6 +81,7 @@ JOBS: tuple[Job, ...] = (
     Job("expire_holds", 5, expire_holds),
     Job("expire_key_proposals", 60, upkeep.expire_proposals),
     Job("sequence_events", sequencer.PERIOD_S, sequencer.keep_sequencing),
+    Job("sequence_stragglers", 60, sequencer.sequence_stragglers),
     Job("roll_up_positions", 1, positions.roll_up),
 )
 

@@ -27,6 +27,8 @@ KEY_STORES = ("software", "pkcs11")
 PKCS11_MODES = ("batch", "strict")
 # PKCS#11 numbers of slots, mechanisms and key types have 32 bits everywhere.
 NUMBER_MAX = 0xFFFF_FFFF
+# Of each worker, beside those of its lanes and its pool: two read events, one numbers them and reads positions.
+SETTLEMENT_CONNECTIONS = 3
 LAW_LOGS = "the law keeps network logs for at least 180 days"
 LAW_ACCESS = "the law keeps records of access to personal data for at least 3 years"
 LAW_REPLAY = "a request id is answered from its stored outcome for at least 72 hours"

@@ -21,7 +21,7 @@ from server.development_ca import ensure_server_certificate
 from server.errors import ConfigurationError
 from server.key_stores import ensure_development_store
 from server.metrics_page import MetricsPage, prepare_directory
-from server.settings import Settings
+from server.settings import SETTLEMENT_CONNECTIONS, Settings
 from server.workers import PAUSE_MAX_S, PAUSE_MIN_S, Child
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Supervisor:
     async def _start_database(self) -> None:
         if self._settings.embedded:
             settings = self._settings
-            each = settings.lanes + settings.pool_connections_max
+            each = settings.lanes + settings.pool_connections_max + SETTLEMENT_CONNECTIONS
             self._postgres = EmbeddedPostgres(
                 self._data_dir,
                 connections_max=max(60, settings.workers * each + 20),

@@ -34,6 +34,10 @@ CRYPTOGRAPHY = Counter(
     "Operations of CryptographyService that keep nothing, by outcome.",
     ["operation", "outcome"],
 )
+SUBSCRIPTIONS = Gauge(
+    "onecard_subscriptions", "Open subscriptions to events, all workers.", multiprocess_mode="livesum"
+)
+EVENTS_SENT = Counter("onecard_events_sent", "Events sent to subscriptions.")
 HOUSEKEEPING_JOBS = Counter(
     "onecard_housekeeping_jobs", "Runs of housekeeping jobs, by outcome.", ["job", "outcome"]
 )

@@ -1,4 +1,4 @@
-"""Rules put in force past the service, for as long as a test needs them; afterwards the earlier rule is again."""
+"""Rules put in force past the service, for as long as a test needs them; then the rule that was there is again."""
 
 import json
 import uuid

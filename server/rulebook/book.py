@@ -104,7 +104,8 @@ class RuleBook:
 
     async def read_ahead(self, connection: "asyncpg.Connection[Any]") -> None:
         """Reads large changes while they wait, so that no batch has to when they are approved."""
-        waiting = dict(await connection.fetch(STATEMENTS["waiting_fleets"], AHEAD_RULES_MIN))
+        known = list(self.ahead)
+        waiting = dict(await connection.fetch(STATEMENTS["waiting_fleets"], AHEAD_RULES_MIN, known))
         for change_id in self.ahead.keys() - waiting.keys():
             del self.ahead[change_id]
         room = AHEAD_RULES_MAX

@@ -41,7 +41,7 @@ async def close_day(connection: "asyncpg.Connection[Any]", business_date: date) 
     Locks: the date's, alone; no card's.
     """
     for _ in range(ATTEMPTS_MAX):
-        await connection.fetchval(STATEMENTS["sequence_events"], BATCHES_MAX)
+        await connection.fetchval(STATEMENTS["sequence_events"], BATCHES_MAX, True)
         while await roll_up_step(connection):
             pass
         try:

@@ -18,7 +18,6 @@ from server.errors import DatabaseUnavailableError, OneCardError
 log = logging.getLogger(__name__)
 
 SEQUENCE_EVENTS = load("server.settlement")["sequence_events"]
-WAITING_BATCHES = load("server.settlement")["waiting_batches"]
 
 # One statement numbers so many at most, and so is short.
 BATCHES_MAX = 5_000
@@ -34,15 +33,19 @@ async def sequence_events(pool: "asyncpg.Pool[Any]") -> int:
         DatabaseUnavailableError: the database does not answer.
     """
     async with acquired(pool) as connection:
-        head: int = await connection.fetchval(SEQUENCE_EVENTS, BATCHES_MAX)
+        head: int = await connection.fetchval(SEQUENCE_EVENTS, BATCHES_MAX, False)
     return head
 
 
 async def keep_sequencing(pool: "asyncpg.Pool[Any]") -> None:
-    """The housekeeper's job, many times a second: numbers, if something waits."""
+    """The housekeeper's job, many times a second."""
+    await sequence_events(pool)
+
+
+async def sequence_stragglers(pool: "asyncpg.Pool[Any]") -> None:
+    """The housekeeper's job, now and then: finds what a clock that went backwards has hidden from the other."""
     async with acquired(pool) as connection:
-        if await connection.fetchval(WAITING_BATCHES):
-            await connection.fetchval(SEQUENCE_EVENTS, BATCHES_MAX)
+        await connection.fetchval(SEQUENCE_EVENTS, BATCHES_MAX, True)
 
 
 class EventHead:

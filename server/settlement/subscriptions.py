@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 
+from server import telemetry
 from server.errors import MalformedFieldError, OverloadedError
 from server.settlement.event_feed import EventFilter, EventWindow, RecordedEvent, read_window
 from server.settlement.sequencer import EventHead
@@ -80,6 +81,7 @@ class Subscriptions:
                     window = await self._read(position, head, shown)
                     for portion in _portions(window):
                         yield portion
+                        telemetry.EVENTS_SENT.inc(len(portion.events))
                         told_at_s = clock()
                     position = window.through_sequence
                 else:
@@ -97,9 +99,11 @@ class Subscriptions:
         if self._open[subscriber_id] >= SUBSCRIPTIONS_PER_CALLER_MAX:
             raise OverloadedError("too many subscriptions of this caller", retry_delay_ms=1_000)
         self._open[subscriber_id] += 1
+        telemetry.SUBSCRIPTIONS.inc()
         try:
             yield
         finally:
+            telemetry.SUBSCRIPTIONS.dec()
             self._open[subscriber_id] -= 1
             if not self._open[subscriber_id]:
                 del self._open[subscriber_id]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from server.app import SETTLEMENT_CONNECTIONS_MAX, add_settlement
+from server.app import add_settlement
 from server.database.pool import open_pool
 from server.database.reader import PeriodicReader
 from server.development_ca import ensure_server_certificate
@@ -17,7 +17,7 @@ from server.edge.admission import Admission
 from server.edge.caller import ParticipantRegistry
 from server.edge.gate import Gate
 from server.edge.tls import server_credentials
-from server.settings import Settings
+from server.settings import SETTLEMENT_CONNECTIONS, Settings
 from server.settlement.subscriptions import INDEXED_READS, Subscriptions
 
 IN_FLIGHT_MAX = 300
@@ -30,7 +30,7 @@ async def serve(dsn: str, port: int, data_dir: Path) -> None:
         settings,
         dsn,
         application_name="settlement",
-        connections_max=SETTLEMENT_CONNECTIONS_MAX,
+        connections_max=SETTLEMENT_CONNECTIONS,
         session_settings=INDEXED_READS,
     )
     registry = ParticipantRegistry(pool)

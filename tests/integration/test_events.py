@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from onecard.v1 import settlement_pb2 as pb
@@ -335,3 +336,52 @@ async def test_archived_events_are_told_and_never_skipped(served: Site) -> None:
             await taken(client, after=0, through=3)
         (event,) = await taken(client, after=2, through=3)
     assert int(event.rrn) > written.operation_id
+
+
+async def test_search_moves_on_but_never_past_a_running_transaction(site: Site) -> None:
+    slow, quick = await site.lane(), await site.lane()
+    statement = "SELECT scan_from FROM event_head"
+    late = asyncio.create_task(slow.write([Move(card_id=2)], delay_s=0.4))
+    await asyncio.sleep(0.1)
+    began = await site.database.fetchval(
+        "SELECT min(xact_start) FROM pg_stat_activity WHERE state LIKE 'idle in%'"
+    )
+    await quick.write([Move(card_id=4)])
+    await site.database.fetchval("SELECT sequence_events(10)")
+    assert await site.database.fetchval(statement) == began
+    await late
+    await site.database.fetchval("SELECT sequence_events(10)")
+    assert await site.database.fetchval("SELECT count(*) FROM event_batches WHERE sequence IS NULL") == 0
+    # With more waiting than one statement numbers, the search begins where it did.
+    for _ in range(3):
+        await quick.write([Move(card_id=4)])
+    await site.database.execute("UPDATE event_head SET scan_from = now() - interval '1 minute'")
+    before = await site.database.fetchval(statement)
+    assert await site.database.fetchval("SELECT sequence_events(2)") == 4
+    assert await site.database.fetchval(statement) == before
+    assert await site.database.fetchval("SELECT sequence_events(2)") == 5
+    assert await site.database.fetchval(statement) > before
+
+
+async def test_event_that_a_clock_put_into_the_past_is_found_all_the_same(site: Site) -> None:
+    lane = await site.lane()
+    await lane.write([Move(card_id=2)])
+    assert await site.database.fetchval("SELECT sequence_events(10)") == 1
+    await site.database.execute("UPDATE event_head SET scan_from = now() + interval '1 minute'")
+    await lane.write([Move(card_id=2)])
+    assert await site.database.fetchval("SELECT sequence_events(10)") == 1
+    assert await site.database.fetchval("SELECT sequence_events(10, true)") == 2
+
+
+async def test_numbering_inside_another_snapshot_is_refused(site: Site) -> None:
+    async with site.database.transaction(isolation="repeatable_read"):
+        with pytest.raises(asyncpg.InvalidTransactionStateError):
+            await site.database.fetchval("SELECT sequence_events(10)")
+
+
+@pytest.mark.parametrize("change", ["sequence = sequence + 1", "operation_count = 7", "decided_at = now()"])
+async def test_number_is_given_once(site: Site, change: str) -> None:
+    await (await site.lane()).write([Move(card_id=2)])
+    await site.database.fetchval("SELECT sequence_events(10)")
+    with pytest.raises(asyncpg.RestrictViolationError):
+        await site.database.execute(f"UPDATE event_batches SET {change}")

@@ -1,9 +1,11 @@
 -- Settlement: events numbered in commit order, positions of participants' accounts, closed days and their files.
 
--- One row: the number of the last event. Changed by `sequence_events` only.
+-- One row: the number of the last event, and the time from which on batches without a number are looked for. Changed by
+-- `sequence_events` only.
 CREATE TABLE event_head (
     is_only boolean NOT NULL DEFAULT true,
     last_sequence bigint NOT NULL DEFAULT 0,
+    scan_from timestamptz NOT NULL DEFAULT '-infinity',
     CONSTRAINT event_head_pkey PRIMARY KEY (is_only),
     CONSTRAINT event_head_one_row CHECK (is_only)
 );
@@ -82,44 +84,77 @@ FROM operations
 GROUP BY operation_id / 10000, business_date, decided_at, shard
 ON CONFLICT ON CONSTRAINT event_batches_pkey DO NOTHING;
 
+-- A time before which no running transaction began, or NULL when that cannot be known of every session. What a transaction
+-- decides, it decides after it began.
+CREATE FUNCTION oldest_transaction_start() RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+BEGIN
+    RETURN (
+        -- A session of another role, or one that does not report, has no state.
+        SELECT CASE WHEN bool_or(state IS NULL) THEN NULL ELSE least(now, min(xact_start)) END
+        FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+    );
+END
+$$;
+
 -- Numbers the batches that can be seen and have no number yet, in the order of their locks; returns the last number.
 --
 -- A transaction that waited for a lock of another decided later, by the clock of the database, and cannot be seen without
 -- it: any set of visible batches in order of time keeps that order, and what is not yet visible depends on none of them
 -- the other way round. Whoever comes while somebody else is numbering returns at once, with what was numbered before.
-CREATE FUNCTION sequence_events(batches_max integer) RETURNS bigint LANGUAGE plpgsql AS $$
+--
+-- While a long snapshot is held (a backup, the proof of the books), the index of what waits keeps all entries that were
+-- numbered since. So it is searched from a time on that nothing new can lie before; `is_full` searches all of it, should
+-- the clock have gone backwards.
+CREATE FUNCTION sequence_events(batches_max integer, is_full boolean DEFAULT false) RETURNS bigint LANGUAGE plpgsql
+-- A plan made while the table was small must not be kept.
+SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
-    head bigint;
+    head event_head%ROWTYPE;
+    next_from timestamptz;
+    batches integer;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'numbering needs a snapshot for each statement' USING ERRCODE = 'invalid_transaction_state';
     END IF;
-    IF pg_try_advisory_xact_lock(8029466663159227395) THEN  -- "onecard" and 3
-        -- A new statement has a new snapshot: it sees what the last holder of the lock numbered.
-        WITH waiting AS (
-            SELECT b.first_operation_id, b.shard,
-                   sum(b.operation_count) OVER (ORDER BY b.decided_at, b.first_operation_id, b.shard)
-                       - b.operation_count AS before
-            FROM (
-                SELECT first_operation_id, shard, operation_count, decided_at
-                FROM event_batches
-                WHERE sequence IS NULL
-                ORDER BY decided_at, first_operation_id, shard
-                LIMIT batches_max
-            ) AS b
-        ), numbered AS (
-            UPDATE event_batches AS b
-            SET sequence = h.last_sequence + w.before + 1
-            FROM waiting AS w, event_head AS h
-            WHERE b.first_operation_id = w.first_operation_id AND b.shard = w.shard
-            RETURNING b.operation_count
-        )
-        UPDATE event_head
-        SET last_sequence = last_sequence + (SELECT sum(operation_count) FROM numbered)
-        WHERE EXISTS (SELECT FROM numbered);
+    IF NOT pg_try_advisory_xact_lock(8029466663159227395) THEN  -- "onecard" and 3
+        RETURN (SELECT last_sequence FROM event_head);
     END IF;
-    SELECT last_sequence INTO head FROM event_head;
-    RETURN head;
+    -- A new statement has a new snapshot: it sees what the last holder of the lock numbered.
+    SELECT * INTO head FROM event_head;
+    IF head.scan_from < clock_timestamp() - interval '10 seconds' THEN
+        -- Before the snapshot that numbers: what that one does not see was running here, or began after it.
+        next_from := oldest_transaction_start();
+    END IF;
+    WITH waiting AS (
+        SELECT b.first_operation_id, b.shard,
+               sum(b.operation_count) OVER (ORDER BY b.decided_at, b.first_operation_id, b.shard)
+                   - b.operation_count AS before
+        FROM (
+            SELECT first_operation_id, shard, operation_count, decided_at
+            FROM event_batches
+            WHERE sequence IS NULL
+                  AND decided_at >= CASE WHEN is_full THEN '-infinity' ELSE head.scan_from END
+            ORDER BY decided_at, first_operation_id, shard
+            LIMIT batches_max
+        ) AS b
+    ), numbered AS (
+        UPDATE event_batches AS b
+        SET sequence = head.last_sequence + w.before + 1
+        FROM waiting AS w
+        WHERE b.first_operation_id = w.first_operation_id AND b.shard = w.shard
+        RETURNING b.operation_count
+    )
+    SELECT count(*), head.last_sequence + coalesce(sum(operation_count), 0) INTO batches, head.last_sequence
+    FROM numbered;
+    IF batches > 0 OR (next_from IS NOT NULL AND batches < batches_max) THEN
+        UPDATE event_head
+        SET last_sequence = head.last_sequence,
+            scan_from = CASE WHEN batches < batches_max THEN greatest(scan_from, next_from) ELSE scan_from END;
+    END IF;
+    RETURN head.last_sequence;
 END
 $$;
 
