@@ -333,8 +333,9 @@ class Lane:
             *(zip(*keys, strict=True) if keys else [()] * SWITCH_KEY_PARTS),
         )
         assert row is not None, "the statement gives one row"
-        accounts, known_ids, used = row
-        batch.accounts = {account[0]: Account(*account) for account in accounts}
+        ids, posted, held, places, known_ids, used = row
+        if ids is not None:
+            batch.accounts = dict(zip(ids, map(Account, ids, posted, held, places), strict=True))
         answers = await find_answers(connection, known_ids, shard=shard, since=since) if known_ids else {}
         return answers, {keys[position - 1] for position in used}
 

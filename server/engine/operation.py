@@ -50,6 +50,8 @@ class CardState:
     day_amount_minor: int
     # Wrong PINs in a row.
     pin_tries: int
+    # Where the row is, as PostgreSQL writes it: ``ctid``, 6 bytes.
+    place: bytes = b""
     changed: bool = False
 
 
@@ -60,6 +62,8 @@ class Account:
     account_id: int
     posted_minor: int
     held_minor: int
+    # As of ``CardState``.
+    place: bytes = b""
     changed: bool = False
 
     @property

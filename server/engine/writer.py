@@ -52,18 +52,21 @@ class BatchWriter:
             )
 
     async def write(self, connection: "asyncpg.Connection[Any]", batch: Batch, *, shard: int) -> bool:
-        """Writes all rows and the changed working copies; False when there was nothing to write."""
+        """Writes all rows and the changed working copies; False when there was nothing to write.
+
+        Raises:
+            asyncpg.SerializationError: a row was changed by somebody who does not hold its card.
+        """
+        changed_cards = [card for card in batch.cards.values() if card.changed]
+        changed_accounts = [account for account in batch.accounts.values() if account.changed]
         cards = [
             (c.card_id, c.status, c.atc_highest, c.atc_window, c.day, c.day_amount_minor, c.pin_tries)
-            for c in batch.cards.values()
-            if c.changed
+            for c in changed_cards
         ]
-        accounts = [
-            (a.account_id, a.posted_minor, a.held_minor) for a in batch.accounts.values() if a.changed
-        ]
+        accounts = [(a.account_id, a.posted_minor, a.held_minor) for a in changed_accounts]
         if not (cards or accounts or self._operations or self._accesses):
             return False
-        await connection.execute(
+        row = await connection.fetchrow(
             PERSIST,
             shard,
             batch.business_date,
@@ -73,7 +76,13 @@ class BatchWriter:
             self._operations,
             self._postings,
             *(zip(*self._accesses, strict=True) if self._accesses else [()] * ACCESS_COLUMNS),
+            [card.place for card in changed_cards],
+            [account.place for account in changed_accounts],
         )
+        assert row is not None, "the statement gives one row"
+        if tuple(row) != (len(cards), len(accounts)):
+            # Somebody wrote without the cards' locks. Another attempt reads what it wrote.
+            raise asyncpg.SerializationError("a row is not where it was read")
         return True
 
 

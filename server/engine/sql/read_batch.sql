@@ -3,16 +3,13 @@
 -- Parameters: $1 shard, $2 account ids (bigint[]), $3 request ids (uuid[]), $4 first business date of the look-back,
 --   $5 business date, $6-$9 switch keys: terminals (text[]), STANs (integer[]), participants (text[]), MTI classes
 --   (smallint[]).
--- Rows: one: accounts, request ids that have a stored answer, positions (from 1) of switch keys in use.
+-- Rows: one: of the accounts (NULLs without any) ids, money posted and held, places (ctid); request ids that have a
+--   stored answer; positions (from 1) of switch keys in use.
 -- Locks: none; the cards' locks cover their accounts, and the same request id means the same card, so a twin has
 --   committed or not begun. LATERAL with LIMIT: one index search for each key, also on a fresh partition, where a join
 --   would read it whole. The look-back has no end: a twin may have been decided past
 --   a cut-off, by a worker with another calendar too.
-SELECT ARRAY(
-           SELECT ROW (a.account_id, a.posted_minor, a.held_minor)::account_change
-           FROM accounts AS a
-           WHERE a.account_id = ANY ($2::bigint[]) AND a.shard = $1::smallint
-       ),
+SELECT w.account_ids, w.posted_minor, w.held_minor, w.places,
        ARRAY(
            SELECT o.request_id::text
            FROM operations AS o
@@ -30,3 +27,9 @@ SELECT ARRAY(
                LIMIT 1
            ) AS used
        )
+FROM (
+    SELECT array_agg(a.account_id) AS account_ids, array_agg(a.posted_minor) AS posted_minor,
+           array_agg(a.held_minor) AS held_minor, array_agg(a.ctid) AS places
+    FROM accounts AS a
+    WHERE a.account_id = ANY ($2::bigint[]) AND a.shard = $1::smallint
+) AS w
