@@ -71,6 +71,7 @@ _SCALARS: dict[str, _Scalar] = {
     "int2": _Scalar("h"),
     "int4": _Scalar("i"),
     "int8": _Scalar("q"),
+    "tid": _Scalar("6s"),
     "text": _Scalar("", str.encode, bytes.decode),
     "uuid": _Scalar("16s", _uuid_bytes, lambda raw: uuid.UUID(bytes=raw)),
 }
@@ -125,6 +126,8 @@ class ScalarArray:
 
     def __init__(self, element: Column) -> None:
         self._element = element
+        # What reads an element that is no NULL, its size in front.
+        self._plain = struct.Struct(">4x" + element.code) if element.is_plain else None
 
     def encode(self, values: Iterable[Any]) -> bytes:
         element = self._element
@@ -137,6 +140,9 @@ class ScalarArray:
         return _array_head(len(cells), element.oid, has_nulls=None in cells) + body
 
     def decode(self, raw: bytes) -> list[Any]:
+        plain = self._plain
+        if plain is not None and len(raw) == _ARRAY_HEAD.size + _length(raw) * plain.size:
+            return list(chain.from_iterable(plain.iter_unpack(raw[_ARRAY_HEAD.size :])))
         value = self._element.value
         return [value(element) for element in _elements(raw)]
 
@@ -197,7 +203,11 @@ Codec = ScalarArray | RowArray
 
 
 async def register_array_codecs(connection: "asyncpg.Connection[Any]") -> None:
-    """Has the connection encode and decode with the codecs here every array whose elements they know."""
+    """Has the connection encode and decode with the codecs here every array whose elements they know.
+
+    A row's place (``ctid``) is 6 bytes to it, which are only ever handed back.
+    """
+    await connection.set_type_codec("tid", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
     rows = await connection.fetch(COLUMNS_OF_ARRAYS, list(_SCALARS))
     columns: dict[tuple[int, str, int], list[Column | None]] = {}
     for array_oid, array_name, element_oid, type_name, column_oid in rows:

@@ -72,6 +72,9 @@ autovacuum_vacuum_scale_factor = 0.05
 autovacuum_vacuum_insert_scale_factor = 0.1
 autovacuum_analyze_scale_factor = 0.02
 autovacuum_vacuum_cost_limit = 1000
+# Today's partitions and the tables that every operation updates are analysed at every turn under load: samples for the
+# default of 100 cost 0.37 s of CPU each time, for 20 a fifth of it. The hot statements have one plan anyway.
+default_statistics_target = 20
 timezone = 'UTC'
 log_timezone = 'UTC'
 logging_collector = on

@@ -66,6 +66,8 @@ class CardState:
     pin_tries: int
     # What it has used of its limits, packed.
     usage: bytes
+    # Where the row is, as PostgreSQL writes it: ``ctid``, 6 bytes.
+    place: bytes = b""
     changed: bool = False
 
 
@@ -80,6 +82,8 @@ class Account:
     account_id: int
     posted_minor: int
     held_minor: int
+    # As of ``CardState``; none for a wallet that has no row yet.
+    place: bytes = b""
     changed: bool = False
     new_for_card_id: int | None = None
 

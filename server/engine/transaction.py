@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, Protocol, TypeAlias
 
 import asyncpg
@@ -240,8 +241,10 @@ class LaneTransactions:
                 *((moneyless_ids, ()) if batch.is_hopeful and shard in batch_shards else (request_ids, keys)),
             )
             assert row is not None, "the statement gives one row"
-            accounts, known_ids, used, rules_version = row
-            batch.accounts |= {account[0]: Account(shard, *account) for account in accounts}
+            ids, posted, held, places, known_ids, used, rules_version = row
+            if ids is not None:
+                copies = map(Account, repeat(shard), ids, posted, held, places)
+                batch.accounts |= zip(ids, copies, strict=False)
             if known_ids:
                 answers |= await find_answers(connection, known_ids, shard=shard, since=since)
             used_keys |= {key: OperationKind(kind) for key, kind in used}

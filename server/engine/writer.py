@@ -1,12 +1,13 @@
 """Gathers what a batch decided and writes it with one array statement for each shard."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 
 from server.database.statements import load
-from server.engine.operation import Batch, Operation, OperationKind, Outcome, Tombstone
+from server.engine.operation import Account, Batch, Operation, OperationKind, Outcome, Tombstone
 from server.engine.request_log import tombstone_switch_key
 
 PERSIST = load("server.engine")["persist"]
@@ -81,39 +82,50 @@ class BatchWriter:
         )
 
     async def write(self, connection: "asyncpg.Connection[Any]", batch: Batch) -> None:
-        """Writes all rows and the changed working copies."""
+        """Writes all rows and the changed working copies.
+
+        Raises:
+            asyncpg.SerializationError: a row was changed by somebody who does not hold its card.
+        """
         for shard, rows in self._rows.items():
-            cards = [
-                (c.card_id, c.status, c.atc_highest, c.atc_window, c.pin_tries, c.usage)
-                for c in batch.cards.values()
-                if c.changed and c.shard == shard
-            ]
-            accounts = []
-            opened = []
-            for a in batch.accounts.values():
-                if a.changed and a.shard == shard:
-                    accounts.append((a.account_id, a.posted_minor, a.held_minor))
-                    if a.new_for_card_id is not None:
-                        opened.append((a.account_id, a.new_for_card_id))
+            cards = [card for card in batch.cards.values() if card.changed and card.shard == shard]
+            accounts = [a for a in batch.accounts.values() if a.changed and a.shard == shard]
+            opened = [account for account in accounts if account.new_for_card_id is not None]
             if not (cards or accounts or rows.operations or rows.accesses):
                 continue
             if opened:
-                await connection.execute(OPEN_ACCOUNTS, shard, *zip(*opened, strict=True))
+                await _open_accounts(connection, opened, shard=shard)
+                accounts = [account for account in accounts if account.new_for_card_id is None]
             operations = rows.operations
-            await connection.execute(
+            row = await connection.fetchrow(
                 PERSIST,
                 shard,
                 batch.business_date,
                 batch.now,
-                cards,
-                accounts,
+                [(c.card_id, c.status, c.atc_highest, c.atc_window, c.pin_tries, c.usage) for c in cards],
+                [(a.account_id, a.posted_minor, a.held_minor) for a in accounts],
                 operations,
                 rows.postings,
                 *(zip(*rows.accesses, strict=True) if rows.accesses else [()] * ACCESS_COLUMNS),
                 operations[0][0] if operations else 0,
                 operations[-1][0] if operations else 0,
                 len(operations),
+                [card.place for card in cards],
+                [account.place for account in accounts],
             )
+            assert row is not None, "the statement gives one row"
+            if tuple(row) != (len(cards), len(accounts)):
+                # Somebody wrote without the cards' locks. Another attempt reads what it wrote.
+                raise asyncpg.SerializationError("a row is not where it was read")
+
+
+async def _open_accounts(
+    connection: "asyncpg.Connection[Any]", accounts: Sequence[Account], *, shard: int
+) -> None:
+    columns = zip(
+        *((a.account_id, a.new_for_card_id, a.posted_minor, a.held_minor) for a in accounts), strict=True
+    )
+    await connection.execute(OPEN_ACCOUNTS, shard, *columns)
 
 
 def new_request_id() -> str:

@@ -1,14 +1,19 @@
 """The engine against itself: lost races, lost connections, twins in two engines, and both sides of the cut-off."""
 
 import asyncio
+from datetime import UTC, datetime
 
+import asyncpg
 import pytest
-from engine_bench import NEVER, ONCE, Bench, trial
+from engine_bench import FIRST_ACCOUNT, NEVER, ONCE, Bench, trial
 from google.protobuf.wrappers_pb2 import StringValue
 
+from server.database.pool import HotPathConnection
 from server.edge.status import to_operation_error
 from server.engine.business_calendar import BusinessCalendar
+from server.engine.operation import Account, Batch
 from server.engine.transaction import PASSED_OVER_MAX
+from server.engine.writer import BatchWriter
 from server.errors import ContendedError, RequestIdReusedError, UnavailableError
 
 
@@ -43,6 +48,21 @@ async def test_deadlock_is_resolved_by_another_attempt(bench: Bench) -> None:
     await stranger.close()
     assert all(isinstance(result, StringValue) for result in results)
     assert [await bench.posted_minor(card) for card in (1, 2)] == [10, 10]
+
+
+async def test_a_wallet_that_was_changed_without_its_card_is_read_again(bench: Bench) -> None:
+    """A row has another place after every change; what a batch read of it is then out of date."""
+    hot = HotPathConnection(bench.settings, bench.dsn, application_name="trial")
+    connection = await hot.get()
+    read = "SELECT shard, account_id, posted_minor, held_minor, ctid FROM accounts WHERE account_id = $1"
+    account = Account(*await connection.fetchrow(read, FIRST_ACCOUNT + 1), changed=True)
+    today = datetime.now(UTC).date()
+    batch = Batch({}, {account.account_id: account}, datetime.now(UTC), today, today, "")
+    account.posted_minor = 0
+    await BatchWriter((0,)).write(connection, batch)
+    with pytest.raises(asyncpg.SerializationError):
+        await BatchWriter((0,)).write(connection, batch)
+    await hot.close()
 
 
 async def test_a_used_switch_key_is_found_whether_or_not_keys_were_looked_up(bench: Bench) -> None:

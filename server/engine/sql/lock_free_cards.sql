@@ -5,7 +5,7 @@ SELECT extract(EPOCH FROM clock_timestamp())::double precision, c.*
 FROM (SELECT 1) AS always
 LEFT JOIN LATERAL (
     SELECT card_id, status, atc_highest, atc_window, transaction_amount_max_minor, day_amount_max_minor,
-           pin_tries, usage
+           pin_tries, usage, ctid
     FROM card_states
     WHERE card_id = ANY ($1::bigint[]) AND shard = $2::smallint
     ORDER BY card_id

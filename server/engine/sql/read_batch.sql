@@ -2,16 +2,12 @@
 -- committed.
 -- Parameters: $1 shard, $2 account ids (bigint[]), $3 request ids (uuid[]) to look for from business date $4 on, but not
 --   on the present one, $5; $6 request ids (uuid[]) and $7 switch keys (bytea[]) to look for on that.
--- Rows: one: accounts, request ids that have a stored answer, switch keys in use with the kind of their holder, version of
+-- Rows: one: of the accounts (NULLs without any) ids, money posted and held, places (ctid); request ids that have a stored answer, switch keys in use with the kind of their holder, version of
 --   the rules in force.
 -- Locks: none; the cards' locks cover their accounts, and the same request id means the same card, so a twin has
 --   committed or not begun. The look-up has no end: a twin may have been decided past a cut-off, by a worker with another
 --   calendar too.
-SELECT ARRAY(
-           SELECT ROW (a.account_id, a.posted_minor, a.held_minor)::account_change
-           FROM accounts AS a
-           WHERE a.account_id = ANY ($2::bigint[]) AND a.shard = $1::smallint
-       ),
+SELECT w.account_ids, w.posted_minor, w.held_minor, w.places,
        ARRAY(
            SELECT o.request_id::text
            FROM operations AS o
@@ -32,3 +28,9 @@ SELECT ARRAY(
            WHERE o.switch_key = ANY ($7::bytea[]) AND o.business_date = $5::date AND o.shard = $1::smallint
        ),
        (SELECT max(version) FROM rule_changes)
+FROM (
+    SELECT array_agg(a.account_id) AS account_ids, array_agg(a.posted_minor) AS posted_minor,
+           array_agg(a.held_minor) AS held_minor, array_agg(a.ctid) AS places
+    FROM accounts AS a
+    WHERE a.account_id = ANY ($2::bigint[]) AND a.shard = $1::smallint
+) AS w
