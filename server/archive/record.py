@@ -1,6 +1,8 @@
 """What the database records of archives, and the connection that archives and restores work on, one at a time."""
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -16,6 +18,11 @@ from server.database.statements import load
 STATEMENTS = load("server.archive")
 # A statement over a whole date; the pool's own bound is for hot statements.
 COMMAND_TIMEOUT_S = 3_600
+LOCK_ATTEMPTS_MAX = 20
+LOCK_PAUSE_S = 0.1
+UNLOCK_TIMEOUT_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,33 @@ async def sole_connection(dsn: str) -> "AsyncIterator[asyncpg.Connection[Any]]":
         dsn, application_name="onecard archive", command_timeout=COMMAND_TIMEOUT_S
     )
     try:
-        if not await connection.fetchval(STATEMENTS["try_lock"]):
-            raise ArchiveError("ARCHIVE_BUSY", "another process archives or restores on this database")
+        await _take_lock(connection)
         yield connection
     finally:
-        # With the session its lock and any open transaction end, whatever state it is in.
+        await _give_back(connection)
+
+
+async def _take_lock(connection: "asyncpg.Connection[Any]") -> None:
+    """Waits a moment for the session of a process that was killed.
+
+    Raises:
+        ArchiveError: another process has the lock.
+    """
+    for _ in range(LOCK_ATTEMPTS_MAX):
+        if await connection.fetchval(STATEMENTS["try_lock"]):
+            return
+        await asyncio.sleep(LOCK_PAUSE_S)
+    raise ArchiveError("ARCHIVE_BUSY", "another process archives or restores on this database")
+
+
+async def _give_back(connection: "asyncpg.Connection[Any]") -> None:
+    """Frees the lock at once where that can be said; with the session it ends anyway, and any open transaction too."""
+    try:
+        if not connection.is_closed() and not connection.is_in_transaction():
+            await connection.execute(STATEMENTS["unlock"], timeout=UNLOCK_TIMEOUT_S)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        log.warning("the lock of archives ends with its session")
+    finally:
         connection.terminate()
 
 
