@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import linear_regression, median
+from statistics import median
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -53,7 +53,7 @@ class Trend:
     Args:
         first: bytes of the first sample.
         last: of the last one.
-        bytes_per_min: slope of the later half, when caches have filled.
+        bytes_per_min: slope from the third quarter to the last, when caches have filled.
         flat: whether that slope is no more than noise.
     """
 
@@ -89,9 +89,12 @@ def trend(samples: Sequence[tuple[float, int]]) -> Trend:
         samples: seconds and bytes, in order of time; at least one.
     """
     later = samples[len(samples) // 2 :]
+    third, last = later[: len(later) // 2], later[len(later) // 2 :]
     slope = 0.0
-    if len(later) > 1:
-        slope = linear_regression([at_s for at_s, _ in later], [size for _, size in later]).slope * 60
+    if third:
+        # Medians: a process of autovacuum that comes for some seconds is no growth.
+        minutes = (median(at_s for at_s, _ in last) - median(at_s for at_s, _ in third)) / 60
+        slope = (median(size for _, size in last) - median(size for _, size in third)) / minutes
     allowed = max(FLAT_BYTES_PER_MIN_MAX, FLAT_SHARE_PER_MIN_MAX * median(size for _, size in later))
     return Trend(first=samples[0][1], last=samples[-1][1], bytes_per_min=slope, flat=slope <= allowed)
 

@@ -94,7 +94,7 @@ def _print_memory(repeats: Sequence[Repeat], console: Console) -> None:
     table = Table(
         title=f"Memory over {result.seconds:,.0f} s: PSS without shared buffers", title_justify="left"
     )
-    for heading in ("process", "first MiB", "last MiB", "MiB a minute, later half", ""):
+    for heading in ("process", "first MiB", "last MiB", "MiB a minute at last", ""):
         table.add_column(heading, justify="left" if heading == "process" else "right")
     for group, memory in result.facts["memory"].items():
         table.add_row(

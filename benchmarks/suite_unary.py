@@ -18,8 +18,10 @@ _OPEN_CALLS_MAX: Final = 10_000
 _OPEN_LOOP_TURN_US: Final = 500
 # Below that, the core has not kept up with the rate, and latencies only tell how long the run was.
 _KEPT_UP_SHARE_MIN: Final = 0.95
-# So few that a worker's cache of cards is full long before the later half, which is judged.
-_SOAK_CARDS: Final = 20_000
+_SOAK_CARDS_MAX: Final = 20_000
+# A worker meets each card so often in the first half that its cache holds all but a thousandth of them (e^-7) when the
+# later half begins, which is judged.
+_SOAK_MEETINGS: Final = 7
 
 
 def run_unary(bench: CoreBench) -> SuiteResult:
@@ -57,7 +59,7 @@ def run_soak(bench: CoreBench) -> SuiteResult:
     load = replace(
         open_loop("soak", settings, rate_per_s=settings.soak_rate_per_s),
         seconds=settings.soak_s,
-        mix=Mix(cards_max=_SOAK_CARDS),
+        mix=Mix(cards_max=soak_cards(settings)),
     )
     workers = {f"worker {number}": (pid,) for number, pid in enumerate(core.worker_pids, start=1)}
     groups = workers | {group: pids for group, pids in core.processes.items() if group != "workers"}
@@ -66,6 +68,12 @@ def run_soak(bench: CoreBench) -> SuiteResult:
     unread = [group for group in (*groups, *core.trees) if group not in watch.samples]
     result = result.with_failures([f"the memory of {group} could not be read" for group in unread])
     return replace(result, facts={**result.facts, "memory": watch.facts()})
+
+
+def soak_cards(settings: SuiteSettings) -> int:
+    """How many cards make purchases: a cache that still fills would look like a leak."""
+    calls_of_a_worker = settings.soak_rate_per_s * settings.soak_s / settings.workers
+    return max(1, min(_SOAK_CARDS_MAX, int(calls_of_a_worker / 2 / _SOAK_MEETINGS)))
 
 
 def open_loop(suite: str, settings: SuiteSettings, *, rate_per_s: float) -> Load:

@@ -47,7 +47,10 @@ class Holds:
         Raises:
             OneCardCallError: no answer.
         """
-        return await self._follow(pb.OPERATION_TYPE_INCREMENT, card, rrn=rrn, amount_minor=amount_minor)
+        request = self._terminal.requests.following(
+            pb.OPERATION_TYPE_INCREMENT, card, rrn=rrn, amount_minor=amount_minor
+        )
+        return await self._terminal.submit(request)
 
     def prepare_completion(
         self,
@@ -100,9 +103,3 @@ class Holds:
             OneCardCallError: no answer.
         """
         return await self._terminal.void(card, rrn=rrn)
-
-    async def _follow(
-        self, operation: "pb.OperationType.ValueType", card: CardName, *, rrn: str, amount_minor: int
-    ) -> pb.AuthorizeResponse:
-        request = self._terminal.requests.following(operation, card, rrn=rrn, amount_minor=amount_minor)
-        return await self._terminal.submit(request)

@@ -39,6 +39,8 @@ def mac_message(request: pb.AuthorizeRequest) -> bytes:
         str(int(request.is_advice)),
         str(int(request.partial_approval_allowed)),
         str(int(request.more_completions_follow)),
+        request.chip.arqc.hex(),
+        request.pin.block.hex(),
     )
     if any(SEPARATOR in field for field in fields):
         raise ValueError("a field holds the separator")

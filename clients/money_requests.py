@@ -58,15 +58,28 @@ class MoneyRequests:
         terminal_id: 1 to 16 visible ASCII characters.
         merchant_id: at most 15, may be empty.
         now_s: its clock, unix seconds.
+        put_mac: puts the terminal's code on a message, as ``PinPad.put_mac`` does; None where no rule demands one.
     """
 
     def __init__(
-        self, *, terminal_id: str, merchant_id: str = "", now_s: Callable[[], float] = time.time
+        self,
+        *,
+        terminal_id: str,
+        merchant_id: str = "",
+        now_s: Callable[[], float] = time.time,
+        put_mac: Callable[[pb.AuthorizeRequest], None] | None = None,
     ) -> None:
         self._terminal_id = terminal_id
         self._merchant_id = merchant_id
         self._now_s = now_s
+        self._put_mac = put_mac
         self._stans = StanCounter()
+
+    def coded(self, request: pb.AuthorizeRequest) -> pb.AuthorizeRequest:
+        """The request with its code, which is put on when it is first sent: it goes again as it went."""
+        if self._put_mac is not None and not request.HasField("mac"):
+            self._put_mac(request)
+        return request
 
     def with_chip(
         self,

@@ -2,10 +2,11 @@
 
 It cannot know whether the core decided it, so it undoes it: by a reversal that names the original's request id and
 trace number, kept and sent again until the core has answered. The core takes it before its original too. Must never be
-forgotten on a restart: a real terminal keeps ``waiting`` in memory that survives the mains.
+forgotten on a restart: a real terminal keeps ``waiting`` where it survives a power cut.
 """
 
 import asyncio
+from collections.abc import Iterable
 
 from onecard.v1 import authorization_pb2 as pb
 
@@ -20,12 +21,15 @@ class Reversals:
     Args:
         client: of the terminal's operator.
         requests: of the terminal: reversals carry trace numbers of its own.
+        waiting: what had no answer when the terminal was last switched off.
     """
 
-    def __init__(self, client: OneCardClient, requests: MoneyRequests) -> None:
+    def __init__(
+        self, client: OneCardClient, requests: MoneyRequests, *, waiting: Iterable[pb.AuthorizeRequest] = ()
+    ) -> None:
         self._client = client
         self._requests = requests
-        self._waiting: dict[str, pb.AuthorizeRequest] = {}
+        self._waiting = {reversal.request_id: reversal for reversal in waiting}
 
     @property
     def waiting(self) -> tuple[pb.AuthorizeRequest, ...]:
@@ -51,7 +55,7 @@ class Reversals:
         await self.send_waiting()
         try:
             async with asyncio.timeout(patience_s):
-                return await self._client.authorize(request)
+                return await self._client.authorize(self._requests.coded(request))
         except (TimeoutError, RetryableError):
             await self.reverse(request)
         return None
@@ -80,7 +84,7 @@ class Reversals:
             await self._send(reversal)
 
     async def _send(self, reversal: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
-        response = await self._client.authorize(reversal)
+        response = await self._client.authorize(self._requests.coded(reversal))
         # A decline ends it as well: there is nothing left to undo.
         self._waiting.pop(reversal.request_id, None)
         return response

@@ -3,7 +3,7 @@
 Requests go out as the caller built them. What a bank or an agency makes of them is in their own modules.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -464,7 +464,7 @@ class OneCardClient:
 
     def subscribe_events(
         self, request: settlement_pb2.SubscribeEventsRequest
-    ) -> AsyncIterator[settlement_pb2.SubscribeEventsResponse]:
+    ) -> AsyncGenerator[settlement_pb2.SubscribeEventsResponse, None]:
         """Events after ``after_sequence``, without an end; goes on by itself after a break, each event once."""
         return subscribe(self.channel, SUBSCRIBE_EVENTS, request)
 

@@ -25,6 +25,7 @@ class Terminal:
         terminal_id: 1 to 16 visible ASCII characters.
         merchant_id: at most 15, may be empty.
         now_s: its clock, unix seconds.
+        put_mac: puts its code on a message, where a rule demands one; see ``MoneyRequests``.
     """
 
     def __init__(
@@ -34,9 +35,12 @@ class Terminal:
         terminal_id: str,
         merchant_id: str = "",
         now_s: Callable[[], float] = time.time,
+        put_mac: Callable[[pb.AuthorizeRequest], None] | None = None,
     ) -> None:
         self._client = client
-        self.requests = MoneyRequests(terminal_id=terminal_id, merchant_id=merchant_id, now_s=now_s)
+        self.requests = MoneyRequests(
+            terminal_id=terminal_id, merchant_id=merchant_id, now_s=now_s, put_mac=put_mac
+        )
 
     async def submit(self, request: pb.AuthorizeRequest) -> pb.AuthorizeResponse:
         """Sends a prepared request, or sends it again: the outcome is the same.
@@ -44,7 +48,7 @@ class Terminal:
         Raises:
             OneCardCallError: no answer.
         """
-        return await self._client.authorize(request)
+        return await self._client.authorize(self.requests.coded(request))
 
     async def submit_raw(self, request: pb.AuthorizeRequest) -> bytes:
         """``submit``, giving the bytes of the answer as they came.
@@ -53,7 +57,7 @@ class Terminal:
             OneCardCallError: no answer.
         """
         return await self._client.channel.unary_raw(
-            AUTHORIZE, request.SerializeToString(), has_request_id=True
+            AUTHORIZE, self.requests.coded(request).SerializeToString(), has_request_id=True
         )
 
     async def submit_with_chip(
@@ -181,9 +185,13 @@ class Terminal:
         return await self.submit_with_chip(card, request)
 
     async def inquire_balance(
-        self, card: VirtualChipCard, *, pin: cryptography_pb2.EncryptedPin | None, wallet: int = 0
+        self,
+        card: VirtualChipCard,
+        *,
+        wallet: int = 0,
+        pin: cryptography_pb2.EncryptedPin | None = None,
     ) -> pb.AuthorizeResponse:
-        """余额查询: tells ``available_minor`` of a wallet and moves nothing; without a PIN it is declined.
+        """余额查询: tells ``available_minor`` of a wallet and moves nothing.
 
         Raises:
             OneCardCallError: no answer.

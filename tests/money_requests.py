@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from core_under_test import Caller, deposit, purchase
+from core_under_test import CALL_S, Caller, Core, card_issue, deposit, purchase
 from onecard.v1 import authorization_pb2 as pb
 from virtual_card import VirtualCard
 
@@ -126,3 +126,13 @@ async def declined(caller: Caller, request: Request) -> tuple[str, str]:
     assert (response.approved_minor, response.authorization_code) == (0, "")
     assert len(response.rrn) == 12
     return decision(response)
+
+
+async def card_holding(core: Core, caller: Caller, amount_minor: int) -> VirtualCard:
+    """A new card with this much money, and limits of its own that no test meets."""
+    card = core.unissued_card()
+    limits = {"transaction_amount_max_minor": 10**9, "day_amount_max_minor": 10**10}
+    await caller.cards.IssueCard(card_issue(card, **limits), timeout=CALL_S)
+    if amount_minor:
+        await approved(caller, deposit(card, amount_minor))
+    return card

@@ -1,4 +1,4 @@
-"""Rules put in force past the service, for as long as a test needs them; afterwards the earlier rule is again."""
+"""Rules put in force past the service, for as long as a test needs them; then the rule that was there is again."""
 
 import json
 import uuid
@@ -32,15 +32,17 @@ async def rule(core: Core, kind: str, subject: str, **content: Any) -> AsyncIter
         await put_rule(core, kind, subject, _NOTHING[kind] if before is None else json.loads(before))
 
 
-async def put_proposal(connection: Any, kind: str, rules: dict[str, Any]) -> uuid.UUID:
-    """Writes a proposal past the service: rules by subject, whatever they say."""
+async def put_proposal(
+    connection: Any, kind: str, rules: dict[str, Any], *, rule_count: int = 0
+) -> uuid.UUID:
+    """Writes a proposal past the service: rules by subject, whatever they say; announced are those, or more."""
     change_id = uuid.uuid4()
     await connection.execute(
         "INSERT INTO rule_changes (change_id, rule_kind, rule_count, justification, proposed_by)"
         " VALUES ($1, $2, $3, 'test', 'test-a')",
         change_id,
         kind,
-        len(rules),
+        rule_count or len(rules),
     )
     await connection.execute(
         "INSERT INTO rule_change_lines (change_id, rule_kind, part_number, subject, content)"

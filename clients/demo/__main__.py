@@ -11,7 +11,15 @@ from rich.console import Console
 
 from clients.bank import Bank
 from clients.chip_card import IssuerNotGenuineError
-from clients.demo import impatient_tills, key_rotation, killed_worker, late_advice, province_rules
+from clients.demo import (
+    coded_terminal,
+    event_feed,
+    impatient_tills,
+    key_rotation,
+    killed_worker,
+    late_advice,
+    province_rules,
+)
 from clients.demo.callers import Callers, connected
 from clients.demo.city_day import LEFT_MINOR, CityDay
 from clients.demo.core_process import CoreError, DemoCore, demo_core
@@ -54,8 +62,11 @@ async def day(console: Console) -> bool:
         scorecard.show(console, CITIES)
         reconciled = await _reconcile(core, console)
     seconds = time.monotonic() - started_s
-    if scorecard.mismatches or not reconciled:
+    if scorecard.mismatches:
         console.print(f"[red]{len(scorecard.mismatches)} answers were not as expected[/] ({seconds:.0f} s)")
+    if not reconciled:
+        console.print("[red]the books do not agree[/]")
+    if scorecard.mismatches or not reconciled:
         return False
     console.print(f"[green]all {scorecard.compared:,} answers were as expected[/] ({seconds:.0f} s)")
     return True
@@ -76,10 +87,12 @@ async def _play(scorecard: Scorecard, core: DemoCore, callers: Callers) -> None:
     )
     shoppers = [resident for city in cities for resident in city[4:]]
     await _stream_frames(scorecard, callers, shoppers)
-    await late_advice.play(scorecard, callers, cities[0][3])
+    await late_advice.play(scorecard, core, terminals=callers.terminals, resident=cities[0][3])
+    await coded_terminal.play(scorecard, callers, bureau, cities[0][3], pad_number=2 * len(cities))
     await impatient_tills.play(scorecard, terminals=callers.terminals, residents=shoppers)
     await key_rotation.play(scorecard, callers, shoppers[0])
-    await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)
+    rrns = await killed_worker.play(scorecard, core, terminals=callers.terminals, residents=shoppers)
+    await event_feed.play(scorecard, terminals=callers.terminals, rrns=rrns)
 
 
 async def _play_city(

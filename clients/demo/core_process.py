@@ -52,8 +52,12 @@ PARTICIPANTS: Final[dict[str, tuple[str, dict[str, tuple[str, ...]]]]] = {
     TERMINAL_OPERATOR: (
         "terminal_operator",
         {
-            "rpc_class": ("authorization", "authorization_lookup", "advice"),
+            "rpc_class": (
+                *("authorization", "authorization_lookup", "advice", "card_token"),
+                "settlement_events",
+            ),
             "region": ("36",),
+            "catalogue_item": ("card.token",),
             "key": ("bdk-sm4",),
         },
     ),

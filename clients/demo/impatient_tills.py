@@ -48,7 +48,7 @@ async def play(scorecard: Scorecard, *, terminals: OneCardClient, residents: Seq
 async def _shop(tally: Tally, client: OneCardClient, resident: Resident, number: int) -> None:
     terminal = Terminal(client, terminal_id=f"I{number:07d}", merchant_id="M-HASTE")
     reversals = Reversals(client, terminal.requests)
-    left_minor = (await terminal.purchase(resident.chip, amount_minor=1)).available_minor
+    left_minor = (await terminal.inquire_balance(resident.chip)).available_minor
     for turn in range(PURCHASES_PER_CARD):
         request = terminal.prepare_purchase(resident.chip, amount_minor=AMOUNT_MINOR)
         patience_s = PATIENCE_S[(number + turn) % len(PATIENCE_S)]
@@ -65,6 +65,6 @@ async def _shop(tally: Tally, client: OneCardClient, resident: Resident, number:
         else:
             tally.reversed_before += 1
     await reversals.send_waiting()
-    told_minor = (await terminal.purchase(resident.chip, amount_minor=1)).available_minor
-    if told_minor != left_minor - 1:
-        tally.wrong.append(f"{told_minor - left_minor + 1:+} 分")
+    told_minor = (await terminal.inquire_balance(resident.chip)).available_minor
+    if told_minor != left_minor:
+        tally.wrong.append(f"{told_minor - left_minor:+} 分")

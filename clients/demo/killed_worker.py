@@ -8,7 +8,7 @@ money is counted.
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from onecard.v1 import authorization_pb2 as pb
@@ -52,8 +52,8 @@ async def play(
     *,
     terminals: OneCardClient,
     residents: Sequence[Resident],
-) -> None:
-    """Plays it and writes what came of it into the scorecard.
+) -> Set[str]:
+    """Plays it and writes what came of it into the scorecard; gives the RRNs of what was acknowledged.
 
     Args:
         residents: cards in use; what each holds is found out first.
@@ -89,6 +89,7 @@ async def play(
         "money", f"{len(residents)} cards hold what they held less each purchase once", expected=0, got=wrong
     )
     await _await_restart(scorecard, core, killed)
+    return storm.rrns
 
 
 async def _shop(storm: Storm, client: OneCardClient, resident: Resident, number: int) -> None:

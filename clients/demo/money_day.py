@@ -16,7 +16,7 @@ from clients.demo.scorecard import Scene, Scorecard, refusal_of
 from clients.errors import OneCardCallError
 from clients.holds import Holds
 from clients.look_up import LookUp
-from clients.money_requests import CardCode
+from clients.money_requests import CardCode, CardToken
 from clients.reversals import Reversals
 from clients.terminal import Terminal
 
@@ -66,6 +66,7 @@ class MoneyDay:
             Scene.REVERSED_FIRST: self._reversed_first,
             Scene.PETROL: self._petrol,
             Scene.CODE_PAYMENT: self._code_payment,
+            Scene.CARD_ON_FILE: self._card_on_file,
             Scene.TRANSFER: self._transfer,
             Scene.LOOK_UP: self._look_up,
         }
@@ -96,7 +97,7 @@ class MoneyDay:
         self._expect("medical wallet", expected=31_400, got=treated.available_minor)
         groceries = await self._shop.purchase(chip, amount_minor=4_500, wallet=MEDICAL_WALLET)
         self._expect_reason(groceries, "57", REASON.DECISION_REASON_WALLET_NOT_ALLOWED)
-        told = await hospital.inquire_balance(chip, pin=self._guest.enter(), wallet=MEDICAL_WALLET)
+        told = await hospital.inquire_balance(chip, wallet=MEDICAL_WALLET)
         self._expect("medical wallet", expected=31_400, got=told.available_minor)
         await self._expect_left()
 
@@ -185,17 +186,15 @@ class MoneyDay:
         rest_minor = part.approved_minor - filled_minor
         rest = pump.requests.reversal_of(request, amount_minor=rest_minor)
         self._expect_approved(await pump.submit(rest), rest_minor)
-        told = await pump.purchase(chip, amount_minor=1)
-        self._expect("available", expected=rest_minor - 1, got=told.available_minor)
+        told = await pump.inquire_balance(chip)
+        self._expect("available", expected=rest_minor, got=told.available_minor)
 
     async def _cash(self) -> None:
-        """Cash and the balance never without the PIN."""
+        """Cash never without the PIN."""
         self._expect("issue of the PIN", expected="00", got=await self._guest.get_pin())
         machine, chip = self._terminal("C", ""), self._guest.chip
         without = await machine.withdraw_cash(chip, amount_minor=50_000, pin=None)
         self._expect_reason(without, "55", REASON.DECISION_REASON_PIN_REQUIRED)
-        curious = await machine.inquire_balance(chip, pin=None)
-        self._expect_reason(curious, "55", REASON.DECISION_REASON_PIN_REQUIRED)
         guessed = await machine.withdraw_cash(chip, amount_minor=50_000, pin=self._guest.mistype())
         self._expect_reason(guessed, "55", REASON.DECISION_REASON_WRONG_PIN)
         self._expect("nothing told to who does not know it", expected=0, got=guessed.available_minor)
@@ -220,8 +219,8 @@ class MoneyDay:
         undone = await self._reversals().reverse(again)
         assert undone is not None, "the core answers here"
         self._expect_approved(undone, 30_000)
-        received = await self._terminal("N", SUPERMARKET).purchase(neighbour, amount_minor=1)
-        self._expect("received", expected=OPENING_MINOR + 70_000 - 1, got=received.available_minor)
+        received = await self._shop.inquire_balance(neighbour)
+        self._expect("received", expected=OPENING_MINOR + 70_000, got=received.available_minor)
         self._left_minor -= 70_000
         await self._expect_left()
 
@@ -236,6 +235,23 @@ class MoneyDay:
         self._expect_reason(twice, "05", REASON.DECISION_REASON_CARD_CODE_USED)
         back = await self._shop.refund(CardCode(issued.card_code), rrn=bought.rrn, amount_minor=2_600)
         self._expect_approved(back, 2_600)
+        await self._expect_left()
+
+    async def _card_on_file(self) -> None:
+        """A subscription that charges the card it has on file, until the holder ends it."""
+        token = f"subscription-{self._place}"
+        operator = Bank(self._callers.terminals)
+        await operator.register_card_token(self._guest.resident.by_pan, card_token=token)
+        taken = await refusal_of(operator.register_card_token(self._driver.by_pan, card_token=token))
+        self._expect("registered twice", expected="ALREADY_EXISTS CARD_TOKEN_TAKEN card_token", got=taken)
+        charged = await self._shop.charge_token(token, amount_minor=1_500)
+        self._expect_approved(charged, 1_500)
+        await operator.revoke_card_token(token)
+        ended = await self._shop.charge_token(token, amount_minor=1_500)
+        self._expect_reason(ended, "14", REASON.DECISION_REASON_CARD_TOKEN_UNKNOWN)
+        back = await self._shop.refund(CardToken(token), rrn=charged.rrn, amount_minor=500)
+        self._expect_approved(back, 500)
+        self._left_minor -= 1_000
         await self._expect_left()
 
     async def _look_up(self) -> None:
@@ -270,7 +286,7 @@ class MoneyDay:
         return Reversals(self._callers.terminals, self._shop.requests)
 
     async def _expect_left(self) -> None:
-        told = await self._shop.inquire_balance(self._guest.chip, pin=self._guest.enter())
+        told = await self._shop.inquire_balance(self._guest.chip)
         got = (told.response_code, told.available_minor)
         self._expect("what is left", expected=("00", self._left_minor), got=got)
 

@@ -39,13 +39,21 @@ class Scene(Enum):
     REVERSED_FIRST = "reversed\nbefore"
     PETROL = "petrol\npart 10"
     CODE_PAYMENT = "QR pays\nonce"
+    CARD_ON_FILE = "card\non file"
     TRANSFER = "transfer\nnext city"
     LOOK_UP = "look-up\nRRN"
 
 
 MONEY_SCENES = (
     *(Scene.CASH, Scene.TAP, Scene.MEDICAL, Scene.BENEFIT, Scene.HOTEL, Scene.REFUND, Scene.REVERSAL),
-    *(Scene.REVERSED_FIRST, Scene.PETROL, Scene.CODE_PAYMENT, Scene.TRANSFER, Scene.LOOK_UP),
+    *(
+        Scene.REVERSED_FIRST,
+        Scene.PETROL,
+        Scene.CODE_PAYMENT,
+        Scene.CARD_ON_FILE,
+        Scene.TRANSFER,
+        Scene.LOOK_UP,
+    ),
 )
 TABLES: dict[str, tuple[Scene, ...]] = {
     "A day of the card": tuple(scene for scene in Scene if scene not in MONEY_SCENES),

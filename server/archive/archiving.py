@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 
-from server.archive.errors import ArchiveError, HeldBackError
+from server.archive.errors import ArchiveError, HeldBackError, as_archive_errors
 from server.archive.record import STATEMENTS, sole_connection
 from server.archive.tables import SCHEMA_VERSION, TABLES, ArchivedTable, Sums, partition_name
 from server.engine.business_calendar import BusinessCalendar
@@ -104,6 +104,13 @@ async def archive_date(
         HeldBackError: something still needs its rows.
         ArchiveError: it is not online, or its file did not come out equal.
     """
+    with as_archive_errors():
+        return await _archive(connection, business_date, policy)
+
+
+async def _archive(
+    connection: "asyncpg.Connection[Any]", business_date: date, policy: ArchivePolicy
+) -> ArchivedDate:
     policy.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     online = [row[0] for row in await connection.fetch(STATEMENTS["online_dates"])]
     if business_date not in online:
@@ -158,7 +165,7 @@ async def _require_unneeded(
     if has_waiting_events:
         raise HeldBackError("events of it have no number yet")
     if is_unsettled:
-        raise HeldBackError("its settlement is not closed")
+        raise HeldBackError("its settlement is not closed, or its files are not made")
 
 
 async def _export(

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from server.archive.errors import ArchiveError
+from server.archive.errors import ArchiveError, as_archive_errors
 from server.archive.record import STATEMENTS, RecordedFile, recorded_files, sole_connection
 from server.archive.tables import TABLES, ArchivedTable, Sums, Tally, database_rows, partition_name
 
@@ -19,7 +19,8 @@ async def restore_date(dsn: str, *, directory: Path, business_date: date) -> lis
         ArchiveError: there is no record, the date is online, or a file is not what was recorded.
     """
     async with sole_connection(dsn) as connection:
-        return await _restore(connection, business_date, directory)
+        with as_archive_errors():
+            return await _restore(connection, business_date, directory)
 
 
 async def restore_file(dsn: str, *, path: Path) -> list[RecordedFile]:
@@ -32,7 +33,10 @@ async def restore_file(dsn: str, *, path: Path) -> list[RecordedFile]:
         found = await recorded_files(connection, file_name=path.name)
         if not found:
             raise ArchiveError("ARCHIVE_UNKNOWN", f"this database has no record of {path.name}")
-        return await _restore(connection, found[0].business_date, path.parent, generation=found[0].generation)
+        with as_archive_errors():
+            return await _restore(
+                connection, found[0].business_date, path.parent, generation=found[0].generation
+            )
 
 
 async def _restore(

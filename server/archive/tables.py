@@ -65,6 +65,7 @@ OPERATIONS = _table(
     terminal_id=ColumnKind.TEXT,
     merchant_id=ColumnKind.TEXT,
     response_code=ColumnKind.TEXT,
+    switch_key=ColumnKind.BYTES,
     request_digest=ColumnKind.BYTES,
     response=ColumnKind.BYTES,
     account_id=ColumnKind.BIG,

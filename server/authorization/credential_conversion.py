@@ -161,6 +161,8 @@ def message_of(request: pb.AuthorizeRequest) -> bytes:
             str(int(request.is_advice)),
             str(int(request.partial_approval_allowed)),
             str(int(request.more_completions_follow)),
+            request.chip.arqc.hex(),
+            request.pin.block.hex(),
         )
     ).encode()
 

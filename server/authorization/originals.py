@@ -250,6 +250,7 @@ async def read_originals(
             await connection.fetch(STATEMENTS["find_accounts"], shard, list(wallets)) if wallets else ()
         ):
             batch.accounts[row[0]] = Account(shard, *row)
+    await _add_from_other_shards(connection, originals, followers, batch)
     return originals
 
 
@@ -294,6 +295,22 @@ def _keys(followers: Iterable[MoneyOperation], batch: Batch) -> tuple[list[Any],
             switch_keys.append(key.switch_key)
             business_dates.append(key.business_date or batch.business_date)
     return request_ids, operation_ids, switch_keys, business_dates
+
+
+async def _add_from_other_shards(
+    connection: "asyncpg.Connection[Any]",
+    originals: Originals,
+    followers: Sequence[MoneyOperation],
+    batch: Batch,
+) -> None:
+    """What reversals name in other shards, and so on other cards: it has come, and no place is to be kept for it."""
+    for shard in range(batch.shard_count) if batch.shard_count > 1 else ():
+        elsewhere = [o for o in followers if o.kind is OperationKind.REVERSAL and o.shard != shard]
+        if elsewhere:
+            for row in await connection.fetch(STATEMENTS["find_originals"], shard, *_keys(elsewhere, batch)):
+                original = _original(row, shard)
+                if originals.get(original.operation_id) is None:
+                    originals.add(original)
 
 
 def _original(row: Any, shard: int) -> Original:

@@ -41,6 +41,8 @@ def decide_reversal(
         return _undo_hold(operation, batch, originals.holds.get(original.operation_id), original)
     money = operation.money
     assert money is not None, "every money operation has an amount"
+    if not _can_be_undone(operation, originals, original):
+        return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
     left = original.left_minor
     if not left:
         return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
@@ -50,17 +52,24 @@ def decide_reversal(
     if original.kind is OperationKind.INCREMENT:
         return _undo_increment(operation, batch, originals, original, amount)
     if original.kind in _DEBITS:
-        postings: tuple[Posting, ...] | None = _undo_debit(operation, batch, originals, original, amount)
+        postings = _undo_debit(operation, batch, originals, original, amount)
     elif original.kind is OperationKind.TRANSFER:
         postings = _undo_transfer(operation, batch, original, amount)
-    elif original.kind in _CREDITS:
-        postings = _undo_credit(operation, batch, originals, original, amount)
     else:
-        postings = None
-    if postings is None:
-        return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
+        postings = _undo_credit(operation, batch, originals, original, amount)
     _take_back(operation, batch, original, amount)
     return Effect(Reason.APPROVED, amount, postings)
+
+
+def _can_be_undone(operation: MoneyOperation, originals: Originals, original: Original) -> bool:
+    """Not what undid something without moving money, and a transfer only with the card that money went to."""
+    if original.kind is OperationKind.TRANSFER:
+        other = operation.other_facts
+        return other is not None and other.account_id == original.credit_account_id
+    if original.kind in _GIVEN_BACK:
+        parent = originals.get(original.original_operation_id)
+        return parent is not None and parent.kind is not OperationKind.PRE_AUTHORIZATION
+    return original.kind in _DEBITS | _CREDITS or original.kind is OperationKind.INCREMENT
 
 
 def _park(operation: MoneyOperation, batch: Batch, originals: Originals) -> Effect:
@@ -146,13 +155,12 @@ def _hold_again(
 
 def _undo_credit(
     operation: MoneyOperation, batch: Batch, originals: Originals, original: Original, amount: int
-) -> tuple[Posting, ...] | None:
-    """Takes a credit back; None for the void of a hold, which moved no money."""
-    parent = originals.get(original.original_operation_id)
+) -> tuple[Posting, ...]:
+    """Takes a credit back."""
     suspense = 0
     if original.kind in _GIVEN_BACK:
-        if parent is None or parent.kind is OperationKind.PRE_AUTHORIZATION:
-            return None
+        parent = originals.get(original.original_operation_id)
+        assert parent is not None, "what has no parent cannot be undone"
         # What was given back counts as taken again, from where it had come.
         suspense = -parent.suspense_left_minor
         if original.kind is OperationKind.REFUND:
@@ -169,11 +177,10 @@ def _undo_credit(
 
 def _undo_transfer(
     operation: MoneyOperation, batch: Batch, original: Original, amount: int
-) -> tuple[Posting, ...] | None:
-    """Takes the money back from the card it went to, as far as it is there; None when that card was not named."""
+) -> tuple[Posting, ...]:
+    """Takes the money back from the card it went to, as far as it is there."""
     other = operation.other_facts
-    if other is None or other.account_id != original.credit_account_id:
-        return None
+    assert other is not None, "without that card it cannot be undone"
     sender = _account(batch, original)
     receiver = batch.account(other.account_id, card_id=other.card_id, shard=other.shard)
     sender.posted_minor += amount

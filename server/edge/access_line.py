@@ -28,7 +28,9 @@ def _reference(reference: Any) -> str:
 def _paying(request: Any) -> str:
     if request.pan:
         return mask_pan(request.pan)
-    return "card_code" if request.card_code else "card_token"
+    if request.card_code:
+        return "card_code"
+    return "card_token" if request.card_token else ""
 
 
 def _verified(request: Any) -> str:

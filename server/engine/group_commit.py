@@ -31,7 +31,9 @@ class GroupCommit:
         self._asking: set[asyncio.Task[None]] = set()
         # Lanes that are not waiting for work; each begins as one of them.
         self._busy = lanes
-        self._lanes = [Lane(lane_settings, self._arrived.set, self._prepare_aside) for _ in range(lanes)]
+        self._lanes = [
+            Lane(lane_settings, self._arrived.set, self._prepare_aside, self._put_back) for _ in range(lanes)
+        ]
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -80,13 +82,17 @@ class GroupCommit:
             self._aside -= len(operations)
             # What could not be prepared was settled with its error.
             prepared = [operation for operation in operations if operation.prepared]
-            self._queue.extendleft(reversed(prepared))
-            self._arrived.set()
+            self._put_back(prepared)
 
         self._aside += len(operations)
         task = asyncio.create_task(ask(), name="ask-keys")
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
+
+    def _put_back(self, operations: Sequence[Operation]) -> None:
+        """Queues operations again, in front of all others and in their order."""
+        self._queue.extendleft(reversed(operations))
+        self._arrived.set()
 
     def _is_batch(self, busy: int) -> bool:
         """Whether what waits is a batch for an idle lane while ``busy`` others are out.

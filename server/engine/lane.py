@@ -33,15 +33,20 @@ class Lane:
         settings: LaneSettings,
         on_trouble: Callable[[], None],
         prepare_aside: Callable[[Sequence[Operation]], None],
+        put_back: Callable[[Sequence[Operation]], None],
     ) -> None:
         """
         Args:
             on_trouble: called when a batch is held up, and others should not wait for this lane.
             prepare_aside: has operations prepared while no lane waits, and queues them again.
+            put_back: queues operations again, in front of all others.
         """
         self._settings = settings
         self._on_trouble = on_trouble
         self._prepare_aside = prepare_aside
+        self._put_back = put_back
+        # Operations of the present batch whose cards somebody else held.
+        self._passed_over: list[Operation] = []
         self.in_trouble = False
         self._transactions = LaneTransactions(settings)
 
@@ -67,10 +72,11 @@ class Lane:
                 await self._admit(operations)
             except Exception as error:
                 # Only an error of the engine itself comes here, and even then no caller waits for ever.
+                self._passed_over.clear()
                 unsettled = [o for o in operations if o.ticket.results[o.index] is None]
                 reject(unsettled, as_operating_error(error))
                 await self._transactions.discard()
-            # What is being prepared aside has no result yet and comes again.
+            # What is being prepared aside or was passed over has no result yet and comes again.
             settled = [o for o in operations if o.ticket.results[o.index] is not None]
             results = [operation.ticket.results[operation.index] for operation in settled]
             try:
@@ -78,6 +84,9 @@ class Lane:
             except Exception as error:
                 # A lane that ends here would leave every later caller waiting.
                 log.error("batch was not observed", exc_info=error)
+            if self._passed_over:
+                self._put_back(self._passed_over)
+                self._passed_over = []
         await self._transactions.close()
 
     async def _admit(self, operations: Sequence[Operation]) -> None:
@@ -143,7 +152,7 @@ class Lane:
         connections_lost = 0
         for _ in range(ATTEMPTS_MAX):
             try:
-                results = await self._transactions.run(operations)
+                decided, results = await self._transactions.run(operations)
             except LOST_RACE:
                 await self._transactions.roll_back()
                 await asyncio.sleep(random.uniform(0, RETRY_DELAY_MAX_S))
@@ -171,10 +180,17 @@ class Lane:
                 await self._halve(operations, error)
                 return
             else:
-                for operation, result in zip(operations, results, strict=True):
+                for operation, result in zip(decided, results, strict=True):
                     operation.settle(result)
+                if len(decided) < len(operations):
+                    self._pass_over([o for o in operations if o.ticket.results[o.index] is None])
                 return
         await self._halve(operations, ContendedError())
+
+    def _pass_over(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            operation.passed_over += 1
+        self._passed_over += operations
 
     def _call_for_help(self) -> None:
         self.in_trouble = True

@@ -211,6 +211,8 @@ class Operation:
     money: MoneyFields | None = None
     # True once the key store was asked, whatever it said.
     prepared: bool = False
+    # Batches that went on without it, because somebody else held its card.
+    passed_over: int = 0
     ticket: Ticket = field(init=False)
     index: int = field(init=False)
 

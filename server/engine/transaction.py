@@ -44,16 +44,21 @@ from server.engine.writer import BatchWriter
 from server.errors import DeadlineError, OneCardError, RequestIdReusedError
 
 LOCK_CARDS = load("server.engine")["lock_cards"]
+LOCK_FREE_CARDS = load("server.engine")["lock_free_cards"]
 READ_BATCH = load("server.engine")["read_batch"]
 CLAIM_KEYS = load("server.engine")["claim_keys"]
 NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
 
 OPERATION_IDS_PER_BLOCK = 10_000
+# How often a batch may go on without an operation whose card is held; then its batch waits for the card.
+PASSED_OVER_MAX = 3
 # After a request or switch key came twice, more of them are expected: they are then looked for before they are decided.
 CAREFUL_S = 1.0
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 Results: TypeAlias = list[Any]
+# The operations that a transaction decided, and their results.
+Decided: TypeAlias = tuple[Sequence[Operation], Results]
 
 
 class RulesInForce(Protocol):
@@ -112,8 +117,10 @@ class LaneTransactions:
         """
         return await self._connection.get()
 
-    async def run(self, operations: Sequence[Operation]) -> Results:
-        """Runs one transaction; returns the results in order, all of them durable.
+    async def run(self, operations: Sequence[Operation]) -> Decided:
+        """Runs one transaction; returns what it decided and the results in order, all of them durable.
+
+        What it did not decide waits for a card that somebody else holds.
 
         Raises:
             asyncpg.UniqueViolationError, PerhapsAnsweredError: something came twice, or may have; run again, now with
@@ -125,13 +132,13 @@ class LaneTransactions:
             self._careful_until = asyncio.get_running_loop().time() + CAREFUL_S
             raise
 
-    async def _run(self, operations: Sequence[Operation]) -> Results:
+    async def _run(self, operations: Sequence[Operation]) -> Decided:
         connection = await self._connection.get()
         shards = operations[0].shards
         if self._transaction_on is not connection:
             await connection.execute("BEGIN")
             self._transaction_on = connection
-        batch = await self._lock(connection, operations, shards)
+        operations, batch = await self._lock_free(connection, operations, shards)
         # Answers last: a twin without a card to lock may commit in between, and then its answer must be seen, not only
         # what it changed.
         for capability, own in by_capability(operations).items():
@@ -151,10 +158,29 @@ class LaneTransactions:
         status = await connection.execute("COMMIT AND CHAIN" if chain else "COMMIT")
         assert status == "COMMIT", "PostgreSQL answers the commit of a failed transaction with ROLLBACK"
         self._transaction_on = connection if chain else None
-        return results
+        return operations, results
+
+    async def _lock_free(
+        self, connection: Connection, operations: Sequence[Operation], shards: tuple[int, ...]
+    ) -> tuple[Sequence[Operation], Batch]:
+        """Locks the cards that are free, and gives the operations on them; waits when there is nothing else to do.
+
+        One card that another batch holds would hold up all others, and those of the next batch behind them. Where an
+        operation has two cards the batch waits: it would hold one card while it waits for the other, out of order.
+        """
+        if not any(o.urgent or o.passed_over >= PASSED_OVER_MAX or o.other is not None for o in operations):
+            batch = await self._lock(connection, LOCK_FREE_CARDS, operations, shards)
+            free = [o for o in operations if o.card_id is None or o.card_id in batch.cards]
+            if free:
+                return free, batch
+        return operations, await self._lock(connection, LOCK_CARDS, operations, shards)
 
     async def _lock(
-        self, connection: Connection, operations: Sequence[Operation], shards: tuple[int, ...]
+        self,
+        connection: Connection,
+        statement: str,
+        operations: Sequence[Operation],
+        shards: tuple[int, ...],
     ) -> Batch:
         """Locks the cards, in ascending shard and card id; the batch has no accounts yet."""
         card_ids = _by_shard((o.shard, o.card_id) for o in operations)
@@ -165,7 +191,7 @@ class LaneTransactions:
             await connection.execute(CLAIM_KEYS, claim_numbers(operations))
         cards: dict[int, CardState] = {}
         for shard in shards:
-            rows = await connection.fetch(LOCK_CARDS, card_ids[shard], shard)
+            rows = await connection.fetch(statement, card_ids[shard], shard)
             for row in rows:
                 if row[1] is not None:
                     cards[row[1]] = CardState(shard, *row[1:])

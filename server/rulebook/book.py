@@ -10,6 +10,9 @@ import json
 import logging
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -32,10 +35,23 @@ from server.rulebook.rules import (
 
 log = logging.getLogger(__name__)
 
-CHANGED_RULES = load("server.rulebook")["changed_rules"]
+STATEMENTS = load("server.rulebook")
+CHANGED_RULES = STATEMENTS["changed_rules"]
 NO_LIMIT = LimitRule()
 # Subjects after which other calls get their turn.
 SUBJECTS_AT_ONCE = 2_000
+# Changes of so many rules are read ahead while they wait, this many rules of them in all.
+AHEAD_RULES_MIN = 1_000
+AHEAD_RULES_MAX = 200_000
+
+
+@dataclass(slots=True)
+class Taken:
+    """Rules that were read and are not in force yet: by kind and key, with the subjects they came for."""
+
+    rules: dict[str, dict[Any, Any]] = field(default_factory=lambda: defaultdict(dict))
+    subjects: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    unreadable: set[tuple[str, str]] = field(default_factory=set)
 
 
 class RuleBook:
@@ -53,6 +69,8 @@ class RuleBook:
         self.terminals: dict[tuple[str, str], TerminalRule] = {}
         self.acceptance: dict[str, AcceptanceRule] = {}
         self.unreadable: set[tuple[str, str]] = set()
+        # What waits for its approval, by change; lines of a whole change never change.
+        self.ahead: dict[Any, Taken] = {}
         self._places: dict[str, dict[Any, Any]] = {
             "limit": self.limits,
             "wallet": self.wallets,
@@ -67,28 +85,36 @@ class RuleBook:
         """Takes the changes that were approved since ``version``, all of them or, when it fails, none."""
         async with self._refreshing:
             started = time.perf_counter()
-            rows = await connection.fetch(CHANGED_RULES, self.version)
-            if not rows:
+            newer = await connection.fetch(STATEMENTS["newer_changes"], self.version)
+            if not newer:
                 return
-            taken: list[tuple[str, dict[Any, Any]]] = []
-            seen: set[tuple[str, str]] = set()
-            unreadable: set[tuple[str, str]] = set()
-            until_pause = SUBJECTS_AT_ONCE
-            for _, kind, content, subjects in rows:
-                taken.append((kind, _by_key(kind, subjects, _rule_of(kind, content), unreadable)))
-                if self.unreadable:
-                    seen.update((kind, subject) for subject in subjects)
-                until_pause -= len(subjects)
-                if until_pause <= 0:
-                    until_pause = SUBJECTS_AT_ONCE
-                    await asyncio.sleep(0)
+            change_id, version = newer[0]
+            taken = self.ahead.pop(change_id, None) if len(newer) == 1 else None
+            if taken is None:
+                # By now there may be more, and none of them less.
+                rows = await connection.fetch(CHANGED_RULES, self.version)
+                taken, version = await _taken(rows), max(row[0] for row in rows)
             # No await from here: nobody decides by half a change.
-            for kind, rules in taken:
-                if rules:
-                    self._places[kind].update(rules)
-            self.unreadable = (self.unreadable - seen) | unreadable
-            self.version = max(version for version, *_ in rows)
-        _tell(self, unreadable, seconds=time.perf_counter() - started)
+            for kind, rules in taken.rules.items():
+                self._places[kind].update(rules)
+            replaced = {(kind, s) for kind, s in self.unreadable if s in taken.subjects[kind]}
+            self.unreadable = (self.unreadable - replaced) | taken.unreadable
+            self.version = version
+        _tell(self, taken.unreadable, seconds=time.perf_counter() - started)
+
+    async def read_ahead(self, connection: "asyncpg.Connection[Any]") -> None:
+        """Reads large changes while they wait, so that no batch has to when they are approved."""
+        known = list(self.ahead)
+        waiting = dict(await connection.fetch(STATEMENTS["waiting_fleets"], AHEAD_RULES_MIN, known))
+        for change_id in self.ahead.keys() - waiting.keys():
+            del self.ahead[change_id]
+        room = AHEAD_RULES_MAX
+        for change_id, rule_count in waiting.items():
+            room -= rule_count
+            if room >= 0 and change_id not in self.ahead:
+                self.ahead[change_id] = await _taken(
+                    await connection.fetch(STATEMENTS["rules_of_change"], change_id)
+                )
 
 
 class RuleReader:
@@ -108,6 +134,20 @@ class RuleReader:
         """
         async with acquired(self._pool) as connection:
             await self._book.refresh(connection)
+            await self._book.read_ahead(connection)
+
+
+async def _taken(rows: "Sequence[asyncpg.Record]") -> Taken:
+    """What rows of ``changed_rules`` say, read with pauses for other calls."""
+    taken = Taken()
+    until_pause = SUBJECTS_AT_ONCE
+    for _, kind, content, subjects in rows:
+        _take(taken, kind, subjects, _rule_of(kind, content))
+        until_pause -= len(subjects)
+        if until_pause <= 0:
+            until_pause = SUBJECTS_AT_ONCE
+            await asyncio.sleep(0)
+    return taken
 
 
 def _rule_of(kind: str, content: str) -> Rule | None:
@@ -118,16 +158,15 @@ def _rule_of(kind: str, content: str) -> Rule | None:
         return None
 
 
-def _by_key(
-    kind: str, subjects: list[str], rule: Rule | None, unreadable: set[tuple[str, str]]
-) -> dict[Any, Any]:
-    """The rule of each subject by its key in the book; adds what cannot be read to ``unreadable``."""
+def _take(taken: Taken, kind: str, subjects: list[str], rule: Rule | None) -> None:
+    """Adds a rule for its subjects; None is one that cannot be read."""
+    taken.subjects[kind].update(subjects)
     if rule is None:
-        unreadable.update((kind, subject) for subject in subjects)
+        taken.unreadable.update((kind, subject) for subject in subjects)
         if kind not in UNREADABLE_RULES:
-            return {}
+            return
         rule = UNREADABLE_RULES[kind]
-    rules: dict[Any, Any] = {}
+    rules = taken.rules[kind]
     for subject in subjects:
         if kind in ("merchant", "terminal"):
             acquirer, _, identifier = subject.partition("/")
@@ -137,10 +176,9 @@ def _by_key(
             check_subject(kind, subject)
         except ValueError:
             # A channel that this release does not have: nothing of it can be asked of this worker.
-            unreadable.add((kind, subject))
+            taken.unreadable.add((kind, subject))
             continue
         rules[_KEYS[kind](subject)] = rule
-    return rules
 
 
 _KEYS: dict[str, Any] = {

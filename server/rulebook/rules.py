@@ -116,12 +116,13 @@ RULE_CLASSES: dict[str, type[Rule]] = {
 # Asked for once: a fleet has a hundred thousand rules.
 _HINTS = {kind: get_type_hints(rule_class) for kind, rule_class in RULE_CLASSES.items()}
 # What stands in the place of a rule that this release cannot read: nothing passes that the rule was there to stop. A
-# wallet then pays at no merchant, because none can be registered with such a category.
+# wallet then pays at no merchant, because none can be registered with such a category, and of a terminal not even an
+# advice is posted, because no key has such a name.
 UNREADABLE_RULES: dict[str, Rule] = {
-    "limit": LimitRule(pin_required_above_minor=0, transaction_amount_max_minor=0, day_count_max=0),
+    "limit": LimitRule(transaction_amount_max_minor=0, day_count_max=0),
     "wallet": WalletRule(name="?", merchant_categories=frozenset({"none"})),
     "merchant": MerchantRule(is_blocked=True),
-    "terminal": TerminalRule(is_blocked=True, gives_cash=False),
+    "terminal": TerminalRule(is_blocked=True, gives_cash=False, mac_key="?"),
     "acceptance": AcceptanceRule(terminals_registered=True, merchants_registered=True),
 }
 

@@ -20,11 +20,13 @@ OPERATIONS_DAYS = 100
 INSERT_OPERATIONS = """
 INSERT INTO operations (operation_id, request_id, card_id, amount_minor, terminal_time_unix_ms, decided_at,
                         business_date, stan, shard, operation_kind, mti_class, reason, participant_id, terminal_id,
-                        merchant_id, response_code, request_digest, response, account_id, approved_minor, flags)
+                        merchant_id, response_code, switch_key, request_digest, response, account_id,
+                        approved_minor, flags)
 SELECT $2::bigint + n, gen_random_uuid(), n % 40, CASE WHEN n % 7 > 0 THEN n END, 1767225600000 + n,
        $1::date + interval '1 hour' + n * interval '1.000001 second', $1::date, n % 1000000, n % 4, 1 + n % 2,
        CASE WHEN n % 7 > 0 THEN 2 END, 1, 'bank-01', 'T' || n, CASE WHEN n % 3 > 0 THEN '商户' || n || '"\\' END, '00',
-       decode(md5(n::text), 'hex'), CASE WHEN n % 5 > 0 THEN decode(repeat(md5(n::text), 4), 'hex') ELSE '' END,
+       CASE WHEN n % 7 > 0 THEN decode(md5('key' || n), 'hex') END, decode(md5(n::text), 'hex'),
+       CASE WHEN n % 5 > 0 THEN decode(repeat(md5(n::text), 4), 'hex') ELSE '' END,
        1000000 + n % 40, n, n % 3
 FROM generate_series(1, $3::integer) AS n
 """
@@ -67,13 +69,24 @@ class Trial:
     def ago(self, days: int) -> date:
         return self.today - timedelta(days=days)
 
-    async def fill(self, business_date: date, *, operations: int) -> None:
+    async def fill(self, business_date: date, *, operations: int, settled: bool = True) -> None:
         """Operations of a date, each with a posting."""
         await self.database.execute("SELECT ensure_partitions($1, 1)", business_date)
         first = business_date.toordinal() * 1_000_000
         async with self.database.transaction():
             await self.database.execute(INSERT_OPERATIONS, business_date, first, operations)
             await self.database.execute(INSERT_POSTINGS, business_date, first, operations)
+            if settled:
+                await self.settle(business_date)
+
+    async def settle(self, business_date: date) -> None:
+        """As settlement leaves a date that it has done with."""
+        await self.database.execute(
+            "INSERT INTO settlement_days (business_date, first_sequence, last_sequence, event_count, closed_at)"
+            " VALUES ($1, 1, 1, 1, now())",
+            business_date,
+        )
+        await self.database.execute("INSERT INTO made_days (business_date) VALUES ($1)", business_date)
 
     @property
     def policy(self) -> ArchivePolicy:

@@ -68,6 +68,7 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "challenge_token": ("", "x" * 65, "to ken", "令牌"),
     "response": (b"", bytes(7), bytes(9)),
     "card_code": ("", "x" * 65, "co de", "卡码"),
+    "card_token": ("", "x" * 7, "x" * 65, "a token", "令牌" * 8, "x" * 8 + "\n", "6217000010012345677"),
     "kind": (0, 3, -1),
     "use": (0, 5, -1),
     "cipher": (0, 4, -1),

@@ -20,6 +20,8 @@ from server.archive.errors import ArchiveError, HeldBackError
 from server.archive.record import sole_connection
 from server.archive.restoring import restore_date, restore_file
 from server.archive.tables import OPERATIONS, TABLES
+from server.engine.operation import OperationKind
+from server.settlement.reconcile import reconcile
 
 OLD = OPERATIONS_DAYS + 3
 
@@ -95,6 +97,7 @@ async def test_file_is_read_without_us_and_its_digest_is_as_documented(trial: Tr
             "business_date": (was["business_date"] - archiving.date(1970, 1, 1)).days,
             "request_digest": was["request_digest"].hex(),
             "response": was["response"].hex(),
+            "switch_key": was["switch_key"].hex() if was["switch_key"] else None,
         }
         line = json.dumps(
             [values[name] for name in file.schema_arrow.names], separators=(",", ":"), ensure_ascii=False
@@ -181,29 +184,32 @@ async def test_date_with_a_pending_hold_stays_until_it_ends(trial: Trial) -> Non
 
 async def test_date_with_events_without_a_number_stays(trial: Trial) -> None:
     day = trial.ago(OLD)
-    await trial.fill(day, operations=10)
+    await trial.fill(day, operations=10, settled=False)
     await trial.database.execute(
         "INSERT INTO event_batches (first_operation_id, last_operation_id, operation_count, business_date, decided_at,"
         " shard) SELECT operation_id, operation_id, 1, business_date, decided_at, shard FROM operations"
         " WHERE business_date = $1 LIMIT 1",
         day,
     )
+    await trial.settle(day)
     assert "no number" in await reason_of(trial, day)
     await trial.database.execute("UPDATE event_batches SET sequence = 1")
     assert len(await trial.archive()) == 1
+    # They stay: the event feed shows by them what is archived.
     assert await trial.database.fetchval("SELECT count(*) FROM event_batches") == 1
 
 
 async def test_date_that_is_not_settled_stays(trial: Trial) -> None:
-    """The settlement of this release may not be there: then every date is settled."""
-    await trial.database.execute("DROP TABLE IF EXISTS settlement_days CASCADE")
-    await trial.database.execute("CREATE TABLE settlement_days (business_date date, closed_at timestamptz)")
     day = trial.ago(OLD)
-    await trial.fill(day, operations=10)
+    await trial.fill(day, operations=10, settled=False)
     assert "settlement" in await reason_of(trial, day)
-    await trial.database.execute("INSERT INTO settlement_days VALUES ($1, NULL)", day)
-    assert "settlement" in await reason_of(trial, day)
-    await trial.database.execute("UPDATE settlement_days SET closed_at = now()")
+    await trial.settle(day)
+    assert len(await trial.archive()) == 1
+
+
+async def test_without_settlement_every_date_may_go(trial: Trial) -> None:
+    await trial.fill(trial.ago(OLD), operations=10, settled=False)
+    await trial.database.execute("DROP TABLE made_days")
     assert len(await trial.archive()) == 1
 
 
@@ -266,6 +272,25 @@ async def test_one_date_that_stays_does_not_stop_the_next(trial: Trial) -> None:
     assert stayed[0] == trial.ago(OLD + 1)
     assert isinstance(stayed[1], HeldBackError)
     assert done.business_date == trial.ago(OLD)
+
+
+async def test_what_the_disk_or_the_database_refuses_is_told_of_the_date(trial: Trial) -> None:
+    day = trial.ago(OLD)
+    await trial.fill(day, operations=10)
+    trial.directory.write_text("a file in its place")
+    ((_, refused),) = await trial.archive()
+    assert (refused.reason, refused.message) == (
+        "ARCHIVE_FILE_FAILED",
+        "the files cannot be used: File exists",
+    )
+    trial.directory.unlink()
+    await trial.database.execute("ALTER TABLE archives ADD CONSTRAINT archives_test CHECK (row_count = 0)")
+    ((_, refused),) = await trial.archive()
+    assert refused.reason == "ARCHIVE_DATABASE_REFUSED"
+    assert "CheckViolationError (23514)" in refused.message
+    assert await trial.is_online(day)
+    await trial.database.execute("ALTER TABLE archives DROP CONSTRAINT archives_test")
+    assert len(await trial.archive()) == 1
 
 
 async def test_two_do_not_archive_at_once(trial: Trial) -> None:
@@ -406,3 +431,50 @@ def test_unfinished_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> N
     writer.finish()
     assert not left.exists()
     assert parquet_file.read_sums(path).row_count == 0
+
+
+async def test_books_agree_when_what_was_undone_is_archived_and_what_undid_it_is_not(trial: Trial) -> None:
+    """An increment of a hold just before midnight, reversed just after: neither moved money."""
+    undone, undoing = trial.ago(OPERATIONS_DAYS + 1), trial.ago(OPERATIONS_DAYS)
+    await trial.database.execute("SELECT ensure_partitions($1, 2)", undone)
+    insert = (
+        "INSERT INTO operations (operation_id, request_id, decided_at, business_date, shard, operation_kind, reason,"
+        " participant_id, terminal_id, response_code, request_digest, response, approved_minor, original_operation_id)"
+        " VALUES ($1, gen_random_uuid(), now(), $2, 0, $3, 1, 'bank-01', 'T', '00', '', '', 5, $4)"
+    )
+    await trial.database.execute(insert, 20_001, undone, OperationKind.INCREMENT, 20_000)
+    await trial.database.execute(insert, 30_001, undoing, OperationKind.REVERSAL, 20_001)
+    await trial.settle(undone)
+    assert (await reconcile(trial.dsn)).approved_without_posting == 0
+    assert len(await trial.archive()) == 1
+    assert (await reconcile(trial.dsn)).approved_without_posting == 0
+    # One that undoes something that is online, and should have moved money, is still found.
+    await trial.database.execute(insert, 30_002, undoing, OperationKind.PURCHASE, None)
+    await trial.database.execute(insert, 30_003, undoing, OperationKind.REVERSAL, 30_002)
+    assert (await reconcile(trial.dsn)).approved_without_posting == 2
+
+
+async def test_books_agree_when_a_date_is_restored_alone(trial: Trial) -> None:
+    """A purchase, and its refund of the next day: only the first comes back."""
+    bought, refunded = trial.ago(OPERATIONS_DAYS + 2), trial.ago(OPERATIONS_DAYS + 1)
+    await trial.database.execute("SELECT ensure_partitions($1, 2)", bought)
+    insert = (
+        "INSERT INTO operations (operation_id, request_id, decided_at, business_date, shard, operation_kind, reason,"
+        " participant_id, terminal_id, response_code, request_digest, response, approved_minor, original_operation_id)"
+        " VALUES ($1, gen_random_uuid(), now(), $2, 0, $3, 1, 'bank-01', 'T', '00', '', '', 5, $4)"
+    )
+    await trial.database.execute(insert, 20_001, bought, OperationKind.PURCHASE, None)
+    await trial.database.execute(insert, 30_001, refunded, OperationKind.REFUND, 20_001)
+    await trial.database.execute(
+        "INSERT INTO adjustments (operation_id, shard, approved_minor, refunded_minor) VALUES (20001, 0, 5, 5)"
+    )
+    for date in (bought, refunded):
+        await trial.settle(date)
+    assert (await reconcile(trial.dsn)).adjustments_wrong == 0
+    assert len(await trial.archive()) == 2
+    await restore_date(trial.dsn, directory=trial.directory, business_date=bought)
+    assert (await reconcile(trial.dsn)).adjustments_wrong == 0
+    await restore_date(trial.dsn, directory=trial.directory, business_date=refunded)
+    assert (await reconcile(trial.dsn)).adjustments_wrong == 0
+    await trial.database.execute("UPDATE adjustments SET refunded_minor = 4")
+    assert (await reconcile(trial.dsn)).adjustments_wrong == 1

@@ -4,11 +4,13 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from archive_trial import OPERATIONS_DAYS, Trial
+from core_under_test import Core, deposit, distant_cutoff, purchase
 from running_instance import Instance, eventually
 
 from server.settings import socket_dsn
@@ -106,3 +108,69 @@ def test_housekeeper_archives_what_is_due(serve: Serve, data_dir: Path) -> None:
     }
     # The command line knows where the running instance keeps them.
     assert onecard("verify", "--data-dir", str(data_dir)).stdout.endswith("2 as recorded, 0 wrong\n")
+
+
+async def lived(core: Core) -> None:
+    """Operations of all sorts by real calls, and then time passes: all of it becomes a date of long ago."""
+    await core.open(cards=30)
+    caller = core.caller()
+    for n in range(25):
+        card = core.card()
+        assert (await caller.authorize(purchase(card, 100 + n))).response_code == "00"
+        assert (await caller.authorize(deposit(card, 50))).response_code == "00"
+        assert (await caller.authorize(purchase(card, 10_000_000))).response_code != "00"
+    await core.close()
+
+
+async def shifted(dsn: str, *, days: int) -> list[date]:
+    """Moves all business dates to so many days earlier, past the guards; gives them, ascending."""
+    admin = await asyncpg.connect(dsn)
+    try:
+        return await _shift(admin, days)
+    finally:
+        await admin.close()
+
+
+async def _shift(admin: "asyncpg.Connection[Any]", days: int) -> list[date]:
+    await admin.execute("SET session_replication_role = replica")
+    # Whoever archives must own the partitions.
+    await admin.execute("SET ROLE onecard")
+    rows = await admin.fetch("SELECT DISTINCT business_date FROM operations ORDER BY business_date")
+    for row in rows:
+        await admin.execute("SELECT ensure_partitions($1, 1)", row[0] - timedelta(days=days))
+    await admin.execute("RESET ROLE")
+    for table in ("operations", "postings", "event_batches"):
+        await admin.execute(f"UPDATE {table} SET business_date = business_date - $1::integer", days)
+    for table in ("event_batches", "operations"):
+        await admin.execute(f"UPDATE {table} SET decided_at = decided_at - make_interval(days => $1)", days)
+    # Numbered and added up anew.
+    await admin.execute("UPDATE event_batches SET sequence = NULL")
+    await admin.execute("TRUNCATE settlement_positions, settlement_days, made_days, closings")
+    await admin.execute("UPDATE event_head SET last_sequence = 0")
+    await admin.execute("UPDATE position_watermark SET through_sequence = 0")
+    return [row[0] - timedelta(days=days) for row in rows]
+
+
+def test_books_agree_before_and_after_a_date_is_archived_and_restored(serve: Serve, data_dir: Path) -> None:
+    where = ("--data-dir", str(data_dir))
+
+    def reconciled() -> None:
+        command = [sys.executable, "-m", "server.cli", "reconcile", *where]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    first = serve("--business-day-cutoff", distant_cutoff())
+    facts = first.until_ready()
+    socket_dir = Path(facts["socket_dir"])
+    asyncio.run(lived(Core(data_dir=data_dir, facts=facts, dsn=socket_dsn(socket_dir))))
+    reconciled()
+    days = asyncio.run(shifted(socket_dsn(socket_dir, user="postgres"), days=OPERATIONS_DAYS + 9))
+    # The housekeeper numbers, adds up and closes; a date of long ago at once.
+    eventually(lambda: onecard("run", *where).returncode == 0, wait_s=60)
+    assert onecard("list", *where).stdout.count(".1.parquet") == 2 * len(days)
+    reconciled()
+    assert onecard("restore", "--date", f"{days[-1]:%Y%m%d}", *where).returncode == 0
+    reconciled()
+    assert onecard("run", *where).stdout.endswith("1 archived, 0 stay\n")
+    reconciled()
+    assert onecard("verify", *where).stdout.endswith(f"{2 * len(days) + 2} as recorded, 0 wrong\n")

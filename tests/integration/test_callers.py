@@ -27,6 +27,7 @@ from core_under_test import (
     verification,
     without,
 )
+from entry_requests import new_token, registration, revocation
 from onecard.v1 import authorization_pb2, card_authentication_pb2, keys_pb2, rules_pb2, settlement_pb2
 from pin_pad import pin_change, pin_issue, pin_unblock, pin_verification, stateless_requests
 from virtual_card import VirtualCard
@@ -45,6 +46,7 @@ STATELESS = list(stateless_requests("6217000010012345677"))
 # A valid request of each unary RPC on a card of the core.
 REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
     "AuthorizationService/Authorize": purchase,
+    "AuthorizationService/RegisterCardToken": registration,
     "CardAuthenticationService/CreateChallenge": lambda _: card_authentication_pb2.CreateChallengeRequest(),
     "CardAuthenticationService/AuthenticateCard": lambda c: authentication(cryptogram=cryptogram(c)),
     "IdentityService/VerifyIdentity": lambda c: verification(name_and_number=name_and_number(c)),
@@ -62,11 +64,12 @@ REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
         for rpc in STATELESS
     },
 }
-# Those that touch no card: the same callers are refused them.
+# Those that name no card: the same callers are refused them.
 KEY_REQUESTS: dict[str, Callable[[VirtualCard], Any]] = {
     "AuthorizationService/LookUpOperation": lambda _: authorization_pb2.LookUpOperationRequest(
         request_id=new_id()
     ),
+    "AuthorizationService/RevokeCardToken": lambda _: revocation(new_token()),
     "KeyService/ListKeys": lambda _: keys_pb2.ListKeysRequest(),
     "KeyService/ProposeKeyChange": lambda _: keys_pb2.ProposeKeyChangeRequest(
         request_id=new_id(), justification="test", rotate=keys_pb2.RotateKey(name="zpk-sm4")
@@ -110,6 +113,7 @@ WITH_PURPOSE = [
 ]
 # Whose answer for a card of a region not granted is that for no card.
 AS_UNKNOWN = {
+    "AuthorizationService/RegisterCardToken",
     "IdentityService/IssueCardCode",
     "CardService/GetCardStatus",
     "CardService/ReportLoss",
@@ -214,7 +218,7 @@ async def test_card_of_a_region_not_granted_is_refused_or_unknown(core: Core, rp
 async def test_purpose_not_granted_unknown_or_not_in_force_is_refused(
     core: Core, bank: Caller, rpc: str
 ) -> None:
-    request = REQUESTS[rpc](core.card())
+    request = (REQUESTS | KEY_REQUESTS)[rpc](core.card())
     trials = [
         (core.caller("counter-01"), "card.apply", 1, "PERMISSION_DENIED", "CATALOGUE_ITEM_NOT_GRANTED"),
         (bank, "no.such.item", 1, "NOT_FOUND", "CATALOGUE_ITEM_UNKNOWN"),

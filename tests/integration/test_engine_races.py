@@ -8,6 +8,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from server.edge.status import to_operation_error
 from server.engine.business_calendar import BusinessCalendar
+from server.engine.transaction import PASSED_OVER_MAX
 from server.errors import ContendedError, RequestIdReusedError, UnavailableError
 
 
@@ -42,6 +43,56 @@ async def test_deadlock_is_resolved_by_another_attempt(bench: Bench) -> None:
     await stranger.close()
     assert all(isinstance(result, StringValue) for result in results)
     assert [await bench.posted_minor(card) for card in (1, 2)] == [10, 10]
+
+
+async def test_a_used_switch_key_is_found_whether_or_not_keys_were_looked_up(bench: Bench) -> None:
+    engine = bench.engine(lanes=1)
+    first = trial(1)
+    await engine.submit([first])
+    for batch in range(4):
+        # The first of them loses to the index, those behind it look up.
+        duplicate, other = trial(2, money=first.money), trial(3)
+        declined, answered = await engine.submit([duplicate, other])
+        assert "duplicate" in declined.value
+        assert answered.value.endswith(f"holds {10 * (batch + 1)}")
+        assert await bench.rows_of(duplicate) == (1, 0, 1)
+        assert await bench.rows_of(other) == ONCE
+    assert await bench.posted_minor(2) == 0
+
+
+async def test_a_held_card_holds_up_no_other_of_its_batch(bench: Bench) -> None:
+    engine = bench.engine(lanes=1)
+    stranger = await bench.other_connection()
+    await stranger.execute("BEGIN")
+    await stranger.execute("SELECT 1 FROM card_states WHERE card_id = 1 FOR UPDATE")
+    on_held, on_free = [trial(1), trial(1)], [trial(2), trial(3)]
+    waiting, answered = engine.submit(on_held), engine.submit(on_free)
+    assert all(isinstance(answer, StringValue) for answer in await answered)
+    assert not waiting.done()
+    await stranger.execute("COMMIT")
+    answers = await waiting
+    # In their order, each once, with all that belongs to it.
+    assert [answer.value.split()[-1] for answer in answers] == ["10", "20"]
+    for operation in on_held + on_free:
+        assert await bench.rows_of(operation) == ONCE
+    await stranger.close()
+
+
+async def test_a_card_that_is_held_again_and_again_is_waited_for_in_the_end(bench: Bench) -> None:
+    engine = bench.engine(lanes=1)
+    stranger = await bench.other_connection()
+    await stranger.execute("BEGIN")
+    await stranger.execute("SELECT 1 FROM card_states WHERE card_id = 1 FOR UPDATE")
+    waiting = engine.submit([trial(1)])
+    batches = 0
+    async with asyncio.timeout(15):
+        while not waiting.done():
+            await engine.submit([trial(2)])
+            batches += 1
+    (refused,) = await waiting
+    assert isinstance(refused, ContendedError)
+    assert batches <= PASSED_OVER_MAX + 1
+    await stranger.close()
 
 
 async def test_card_held_by_another_session_is_contended_alone(bench: Bench) -> None:

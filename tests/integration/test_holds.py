@@ -13,6 +13,7 @@ from money_requests import (
     approved,
     by_rrn,
     by_stan,
+    card_holding,
     completion,
     decision,
     declined,
@@ -32,7 +33,7 @@ POOR = ("51", "INSUFFICIENT_FUNDS")
 
 
 async def test_held_money_is_there_and_not_available(core: Core, bank: Caller) -> None:
-    card = core.card()
+    card = await card_holding(core, bank, OPENING)
     held = pre_authorization(card, 600_000)
     response = await approved(bank, held)
     assert (response.approved_minor, response.held_minor) == (600_000, 600_000)
@@ -112,7 +113,7 @@ async def test_merchants_tolerance_comes_before_the_channels(core: Core, bank: C
 
 
 async def test_tolerance_needs_money_that_is_there(core: Core, bank: Caller) -> None:
-    card = core.card()
+    card = await card_holding(core, bank, OPENING)
     held = pre_authorization(card, OPENING)
     await approved(bank, held)
     assert await declined(bank, completion(card, held, OPENING + 1)) == POOR
@@ -120,7 +121,7 @@ async def test_tolerance_needs_money_that_is_there(core: Core, bank: Caller) -> 
 
 
 async def test_increment_holds_more_as_long_as_there_is_more(core: Core, bank: Caller) -> None:
-    card = core.card()
+    card = await card_holding(core, bank, OPENING)
     held = pre_authorization(card, 10_000)
     await approved(bank, held)
     response = await approved(bank, increment(card, held, 5_000))
@@ -228,7 +229,7 @@ async def test_hold_of_another_card_or_participant_is_not_found(
 
 
 async def test_purchase_is_no_hold_and_a_declined_hold_neither(core: Core, bank: Caller) -> None:
-    card = core.card()
+    card = await card_holding(core, bank, OPENING)
     bought, refused = purchase(card, 1_000), pre_authorization(card, OPENING + 1)
     await approved(bank, bought)
     assert await declined(bank, refused) == POOR

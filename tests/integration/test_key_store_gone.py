@@ -26,6 +26,7 @@ from core_under_test import (
     refusal_of,
     verification,
 )
+from entry_requests import by_code, by_token, payment_code, register, with_mac
 from google.protobuf.message import Message
 from onecard.v1 import (
     authorization_pb2,
@@ -48,6 +49,7 @@ from server.edge.admission import Admission
 from server.edge.caller import Participant, ParticipantRegistry
 from server.edge.gate import Gate
 from server.key_calls import KeyCalls
+from server.rulebook.book import RuleBook
 from server.settings import Settings
 
 # What asks a backend; the rest is known without it.
@@ -136,17 +138,27 @@ class Worker:
 @pytest_asyncio.fixture(params=[False, True], ids=["at once", "blocking"])
 async def worker(core: Core, request: pytest.FixtureRequest) -> AsyncIterator[Worker]:
     settings = Settings(
-        socket_dir=Path(core.facts["socket_dir"]), business_day_cutoff=distant_cutoff(), lanes=1
+        socket_dir=Path(core.facts["socket_dir"]), business_day_cutoff=distant_cutoff(), lanes=1, shards=1
     )
     line = StoreOnALine(core.store, is_blocking=request.param)
     catalogue, keys = Catalogue(core.database), KeyCalls(cast(KeyStore, line))
     await catalogue.refresh()
-    engine = build_engine(settings, worker_index=9, keys_may_block=request.param)
+    rules = RuleBook()
+    engine = build_engine(settings, worker_index=9, keys_may_block=request.param, rules=rules)
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
     registry = cast(ParticipantRegistry, OneParticipant())
     gate = Gate(server, registry, Admission(in_flight_max=100), AccessLines(enabled=False))
-    add_servicers(gate, settings, engine=engine, registry=registry, catalogue=catalogue, keys=keys)
+    add_servicers(
+        gate,
+        settings,
+        engine=engine,
+        registry=registry,
+        catalogue=catalogue,
+        keys=keys,
+        rules=rules,
+        pool=core.database,
+    )
     engine.start()
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -220,6 +232,36 @@ async def test_pins_wait_and_no_try_is_counted(core: Core, worker: Worker) -> No
     worker.line.is_cut = False
     assert (await stub.VerifyPin(wrong, timeout=CALL_S)).tries_left == 2
     assert (await stub.VerifyPin(right, timeout=CALL_S)).response_code == "00"
+
+
+async def test_money_by_pin_and_code_over_the_message_waits_and_by_card_code_and_token_goes_on(
+    core: Core, worker: Worker
+) -> None:
+    pad, card, bank = PinPad(core.store), core.card(), core.caller()
+    issued = await worker.cryptography.IssuePin(pin_issue(card), timeout=CALL_S)
+    mailed = pad.opened(issued.pin_block, card.pan)
+    code, token = await payment_code(bank, card), await register(bank, card)
+    operations = [
+        purchase(card, pin=pad.pin(WRONG, card.pan)),
+        purchase(card, pin=pad.pin(mailed, card.pan)),
+        with_mac(core.store, deposit(card)),
+        with_mac(core.store, deposit(card)),
+        by_code(code),
+        by_token(token),
+        deposit(card),
+    ]
+    operations[3].mac.mac = bytes(8)
+    worker.line.is_cut = True
+    unavailable = "KEY_STORE_UNAVAILABLE"
+    assert await worker.money(*operations) == [unavailable] * 4 + ["00"] * 3
+    for operation in operations[:4]:
+        assert await core.stored(operation.request_id) == 0
+    tries = "SELECT pin_tries FROM card_states WHERE card_id = $1"
+    assert await core.database.fetchval(tries, await core.card_id(card)) == 0
+    worker.line.is_cut = False
+    # The same calls again: what waited is decided, what went on is told again.
+    assert await worker.money(*operations) == ["55", "00", "00", "A0", "00", "00", "00"]
+    assert await core.database.fetchval(tries, await core.card_id(card)) == 0
 
 
 async def test_calls_that_keep_nothing_are_unavailable(core: Core, worker: Worker) -> None:

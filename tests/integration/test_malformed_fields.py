@@ -23,6 +23,7 @@ from core_under_test import (
     status_query,
     verification,
 )
+from entry_requests import new_token, registration, revocation
 from google.protobuf.descriptor import Descriptor
 from malformed_values import BAD_VALUES, MORE_BAD_VALUES
 from money_requests import by_stan, refund, transfer
@@ -50,6 +51,7 @@ LESS_BAD_VALUES: dict[str, tuple[Any, ...]] = {
 ABSENT = {
     "Authorize.chip": "chip",
     "LookUpOperation.key": "key",
+    "RegisterCardToken.card": "card",
     "VerifyIdentity.credential": "credential",
     "AuthenticateCard.credential": "credential",
     "IssueCardCode.card": "card",
@@ -91,6 +93,8 @@ def valid_requests(rpc: str, card: VirtualCard) -> list[Any]:
                 switch_key=pb.SwitchKey(terminal_id="T1", stan=1, business_date="20261124", mti_class=2)
             ),
         ],
+        "RegisterCardToken": lambda: references(registration, card),
+        "RevokeCardToken": lambda: [revocation(new_token())],
         "VerifyIdentity": lambda: [
             verification(chip=chip_answer(card)),
             verification(card_code="x" * 52),

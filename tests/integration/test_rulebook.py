@@ -301,6 +301,73 @@ async def test_a_line_does_not_slip_in_beside_an_approval(connections: list[Any]
         await asyncio.wait_for(adding, 10)
 
 
+async def test_a_fleet_that_waits_is_read_ahead_and_in_force_only_when_approved(
+    connections: list[Any],
+) -> None:
+    database = connections[0]
+    fleet = {f"bank-a/T{n:05}": {"mac_key": f"k{n}"} for n in range(1_500)}
+    fleet["bank-a/T00007"] = {"a_key_of_the_next_release": 1}
+    change_id = await put_proposal(database, "terminal", fleet)
+    small = await put_proposal(database, "terminal", {"bank-a/small": {}})
+    ahead, plain = RuleBook(), RuleBook()
+    for book in (ahead, plain):
+        await book.refresh(database)
+    await ahead.read_ahead(database)
+    assert set(ahead.ahead) == {change_id}
+    assert ahead.terminals == {}
+    assert ahead.version == SHIPPED_VERSION
+    await put_approval(database, change_id)
+    for book in (ahead, plain):
+        await book.refresh(database)
+    assert ahead.terminals == plain.terminals
+    assert len(ahead.terminals) == 1_500
+    assert ahead.unreadable == plain.unreadable == {("terminal", "bank-a/T00007")}
+    assert ahead.version == plain.version == SHIPPED_VERSION + 1
+    assert not ahead.ahead
+    await put_approval(database, small)
+    await ahead.refresh(database)
+    assert ("bank-a", "small") in ahead.terminals
+
+
+async def test_what_was_read_ahead_does_not_hide_what_came_beside_it(connections: list[Any]) -> None:
+    database = connections[0]
+    fleet = {f"bank-a/T{n:05}": {"mac_key": "fleet"} for n in range(1_000)}
+    change_id = await put_proposal(database, "terminal", fleet)
+    book = RuleBook()
+    await book.refresh(database)
+    await book.read_ahead(database)
+    await put_rules(database, "terminal", {"bank-a/T00001": {"mac_key": "before"}, "bank-a/other": {}})
+    await put_approval(database, change_id)
+    await put_rules(database, "terminal", {"bank-a/T00002": {"mac_key": "after"}})
+    await book.refresh(database)
+    assert book.version == SHIPPED_VERSION + 3
+    assert book.terminals["bank-a", "T00001"].mac_key == "fleet"
+    assert book.terminals["bank-a", "T00002"].mac_key == "after"
+    assert ("bank-a", "other") in book.terminals
+    # It waits no more, and is forgotten.
+    await book.read_ahead(database)
+    assert not book.ahead
+
+
+async def test_only_whole_fleets_are_read_ahead_and_rejected_ones_forgotten(connections: list[Any]) -> None:
+    database = connections[0]
+    whole = await put_proposal(database, "terminal", {f"bank-a/T{n}": {} for n in range(1_000)})
+    part = await put_proposal(
+        database, "merchant", {f"bank-a/M{n}": {} for n in range(1_000)}, rule_count=1_001
+    )
+    book = RuleBook()
+    await book.read_ahead(database)
+    assert set(book.ahead) == {whole}
+    assert part not in book.ahead
+    await database.execute(
+        "UPDATE rule_changes SET state = 'REJECTED', decided_by = 'test-b', decision_id = gen_random_uuid(),"
+        " decided_at = clock_timestamp() WHERE change_id = $1",
+        whole,
+    )
+    await book.read_ahead(database)
+    assert not book.ahead
+
+
 async def test_one_rule_is_found_at_once_among_many(connections: list[Any]) -> None:
     database = connections[0]
     await put_rules(database, "terminal", {f"bank-a/T{n:07}": {"mac_key": f"k{n}"} for n in range(20_000)})

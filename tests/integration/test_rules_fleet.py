@@ -70,7 +70,7 @@ async def test_a_fleet_is_in_force_as_one_change(office: RuleOffice, rule_core: 
 
 
 async def test_every_worker_takes_what_was_approved(office: RuleOffice, rule_core: Core) -> None:
-    approved = await office.done("limit", {"day_count_max": 7}, "tap")
+    approved = await office.done("merchant", {"category": "5411"}, f"{ACQUIRER}/EVERY")
     port = rule_core.facts["metrics_port"]
 
     def least_version() -> int:

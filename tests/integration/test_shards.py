@@ -22,7 +22,11 @@ from core_under_test import (
     open_directory,
     purpose,
 )
+from entry_requests import by_code, by_token, new_token, payment_code, register, revoke
+from money_requests import decision, transfer
 from onecard.v1 import card_authentication_pb2, common_pb2
+from pin_calls import issue, tries, unblock, verify
+from pin_pad import WRONG, PinPad
 from running_instance import Instance
 from virtual_card import VirtualCard
 
@@ -182,6 +186,60 @@ async def _report_loss(caller: Caller, card: VirtualCard, request_id: str) -> st
     except grpc.aio.AioRpcError as error:
         return Refusal.of(error).reason
     return "lost"
+
+
+async def test_token_wanted_for_cards_of_two_shards_at_once_names_one_of_them(sharded: Core) -> None:
+    callers = [sharded.caller() for _ in range(2)]
+    for _ in range(RACES // 2):
+        pair, token = await cards_of_two_shards(sharded), new_token()
+        outcomes = await asyncio.gather(
+            *(_register(c, card, token) for c, card in zip(callers, pair, strict=True))
+        )
+        assert Counter(outcomes) == {"named": 1, "CARD_TOKEN_TAKEN": 1}
+        named = pair[outcomes.index("named")]
+        before = await sharded.balance_minor(named)
+        assert (await callers[0].authorize(by_token(token, 7))).response_code == "00"
+        assert await sharded.balance_minor(named) == before - 7
+        await revoke(callers[1], token)
+        assert (await callers[0].authorize(by_token(token, 7))).response_code == "14"
+
+
+async def _register(caller: Caller, card: VirtualCard, token: str) -> str:
+    try:
+        await register(caller, card, token)
+    except grpc.aio.AioRpcError as error:
+        return Refusal.of(error).reason
+    return "named"
+
+
+async def test_pins_and_codes_of_cards_in_different_shards_in_one_frame(sharded: Core) -> None:
+    """Transfers both ways lock two shards at once, and both cards' PINs are written."""
+    bank, pad = sharded.caller(), PinPad(sharded.store)
+    for _ in range(5):
+        first, second = await cards_of_two_shards(sharded)
+        pins = []
+        for card in (first, second):
+            issued = await issue(bank, pad, card)
+            pins.append(pad.opened(issued.pin_block, card.pan))
+            assert (await verify(bank, pad, card, WRONG))[1] == "WRONG_PIN"
+            await unblock(bank, pad, card)
+        codes = [await payment_code(bank, card) for card in (first, second)]
+        operations = [
+            transfer(first, second, 10, pin=pad.pin(pins[0], first.pan)),
+            transfer(second, first, 10, pin=pad.pin(pins[1], second.pan)),
+            transfer(first, second, 10, pin=pad.pin(WRONG, first.pan)),
+            *(by_code(code, 10) for code in codes),
+            *(by_code(code, 10) for code in codes),
+        ]
+        (frame,) = await bank.frames(operations)
+        decisions = [decision(result.response)[1] for result in frame.results]
+        assert decisions[:3] == ["APPROVED", "APPROVED", "WRONG_PIN"]
+        for code in range(2):
+            assert Counter(decisions[3 + code :: 2]) == {"APPROVED": 1, "CARD_CODE_USED": 1}
+        for card, tries_of_card in ((first, 1), (second, 0)):
+            assert await tries(sharded, card) == tries_of_card
+            unblocks = "SELECT unblocks FROM card_pins WHERE card_id = $1"
+            assert await sharded.database.fetchval(unblocks, await sharded.card_id(card)) == 0
 
 
 def test_lock_table_has_room_for_the_claims_of_every_lane() -> None:

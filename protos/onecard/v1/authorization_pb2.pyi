@@ -335,9 +335,9 @@ class MessageMac(_message.Message):
     It covers these fields as they stand in the request, in UTF-8 and joined by "|": request_id, the number of `operation`,
     pan or card_code or card_token, amount_minor, terminal_id, merchant_id, stan, to_pan, original.request_id, original.rrn,
     original.stan, original.terminal_id, original.business_date, original.mti_class, wallet, is_advice,
-    partial_approval_allowed, more_completions_follow. Numbers are decimal, true is 1 and false 0, what is not set is empty
-    or 0. The fields of text must be without "|", otherwise INVALID_ARGUMENT naming the field. Chip and PIN have proofs of
-    their own and are not covered.
+    partial_approval_allowed, more_completions_follow, chip.arqc, pin.block. Numbers are decimal, true is 1 and false 0, bytes
+    are hexadecimal digits in lower case, what is not set is empty or 0. The fields of text must be without "|", otherwise
+    INVALID_ARGUMENT naming the field.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -51,14 +51,14 @@ CREATE TRIGGER archive_events_append_only BEFORE UPDATE OR DELETE ON archive_eve
 CREATE TRIGGER archive_events_never_truncated BEFORE TRUNCATE ON archive_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- Whether settlement has no more to do with a business date. Without settlement every date is.
+-- Whether settlement has no more to do with a business date: it is closed and its files are made. Without settlement every
+-- date is.
 CREATE FUNCTION is_settled(day date) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 DECLARE
     settled boolean := true;
 BEGIN
-    IF to_regclass('settlement_days') IS NOT NULL THEN
-        EXECUTE 'SELECT EXISTS (SELECT FROM settlement_days WHERE business_date = $1 AND closed_at IS NOT NULL)'
-            INTO settled USING day;
+    IF to_regclass('made_days') IS NOT NULL THEN
+        EXECUTE 'SELECT EXISTS (SELECT FROM made_days WHERE business_date = $1)' INTO settled USING day;
     END IF;
     RETURN settled;
 END

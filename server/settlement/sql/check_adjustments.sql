@@ -29,4 +29,11 @@ FROM adjustments AS a
 FULL JOIN expected AS e ON e.operation_id = a.operation_id
 WHERE (coalesce(a.reversed_minor, 0) <> coalesce(e.reversed_minor, 0)
        OR coalesce(a.refunded_minor, 0) <> coalesce(e.refunded_minor, 0))
-      AND EXISTS (SELECT FROM operations AS o WHERE o.operation_id = coalesce(a.operation_id, e.operation_id))
+      AND EXISTS (
+          SELECT FROM operations AS o
+          WHERE o.operation_id = coalesce(a.operation_id, e.operation_id)
+                -- Of a date that was restored alone, what was taken back later may be archived still.
+                AND o.business_date > coalesce(
+                    (SELECT max(r.business_date) FROM archives AS r
+                     WHERE to_regclass(partition_name('operations', r.business_date)) IS NULL), '-infinity')
+      )

@@ -23,13 +23,19 @@ WITH posted AS MATERIALIZED (
                         )) THEN 0
                WHEN o.operation_kind IN (10, 12) THEN o.approved_minor
                ELSE 0
-           END AS to_post_minor
+           END AS to_post_minor,
+           -- What it undid, and so whether that had moved money, is not online any more.
+           o.operation_kind IN (10, 12) AND o.approved_minor > 0 AND EXISTS (SELECT FROM archives)
+           AND NOT EXISTS (SELECT FROM holds AS h WHERE h.hold_id = o.original_operation_id)
+           AND NOT EXISTS (SELECT FROM operations AS i WHERE i.operation_id = o.original_operation_id)
+               AS has_archived_original
     FROM operations AS o
     WHERE o.business_date = $1::date AND o.operation_id >= $2::bigint AND o.operation_id < $3::bigint
 )
 SELECT count(d.operation_id) AS operations, coalesce(sum(p.postings), 0)::bigint AS postings,
        count(*) FILTER (
            WHERE d.is_approved AND coalesce(p.amount_minor, 0) IS DISTINCT FROM d.to_post_minor
+                 AND NOT (d.has_archived_original AND p.amount_minor IS NULL)
        ) AS approved_without_posting,
        count(*) FILTER (WHERE NOT d.is_approved AND p.postings > 0) AS declined_with_posting,
        count(*) FILTER (WHERE d.operation_id IS NULL) AS postings_without_operation,

@@ -1,6 +1,7 @@
 """What is read from the system and from pgbench, and what the report makes of it."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from benchmarks.suite_core import check_books, check_declines
 from benchmarks.suite_frames import frames_load
 from benchmarks.suite_pgbench import parse_output
 from benchmarks.suite_result import SuiteResult, SuiteSettings
-from benchmarks.suite_unary import check_kept_up
+from benchmarks.suite_unary import check_kept_up, soak_cards
 from benchmarks.suites import SUITES, chosen_suites
 from benchmarks.tally import Tally
 from benchmarks.worker_spread import SpreadError, connect_evenly, parse_tcp_table
@@ -158,6 +159,16 @@ def test_a_core_that_falls_behind_the_rate_forbids_the_figure() -> None:
     assert check_kept_up(_result("soak", 90), asked_per_s=100).failures == (
         "90 of 100 calls a second were answered",
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate_per_s", "cards"), [(600, 1_500, 20_000), (70, 100, 250), (1, 1, 1)]
+)
+def test_a_short_soak_uses_so_few_cards_that_caches_are_full_at_half_time(
+    seconds: float, rate_per_s: float, cards: int
+) -> None:
+    settings = replace(SETTINGS, soak_s=seconds, soak_rate_per_s=rate_per_s, workers=2)
+    assert soak_cards(settings) == cards
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,11 @@ def test_what_grows_by_a_hundredth_a_minute_is_not_flat() -> None:
     assert not found.flat
 
 
+def test_a_process_that_comes_for_a_moment_is_no_growth() -> None:
+    sizes = [100 * MIB] * 119 + [150 * MIB]
+    assert trend([(5.0 * n, size) for n, size in enumerate(sizes)]).bytes_per_min == 0
+
+
 def test_what_shrinks_or_was_seen_once_is_flat() -> None:
     assert trend([(5.0 * n, 100 * MIB - n * MIB) for n in range(20)]).flat
     assert trend([(0.0, MIB)]).flat

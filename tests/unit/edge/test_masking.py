@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onecard.v1 import common_pb2, identity_pb2
+from onecard.v1 import authorization_pb2, common_pb2, identity_pb2
 
 from server.edge.access_line import SUBJECTS
 from server.edge.admission import RPC_POLICIES
@@ -78,6 +78,15 @@ def test_subject_of_a_verification_is_masked_for_every_credential() -> None:
     assert subject(request(name_and_number=stated)) == "3601**********0014"
     assert subject(request(card_code="secret code")) == "card_code"
     assert subject(request(chip=common_pb2.ChipAnswer(identification_code=CODE))) == "639900****66"
+    assert subject(request()) == ""
+
+
+def test_subject_of_a_payment_shows_no_code_and_no_token() -> None:
+    subject = SUBJECTS["/onecard.v1.AuthorizationService/Authorize"]
+    request = authorization_pb2.AuthorizeRequest
+    assert subject(request(pan="6217000000000000008")) == "6217****0008"
+    assert subject(request(card_code="secret code")) == "card_code"
+    assert subject(request(card_token="secret token")) == "card_token"
     assert subject(request()) == ""
 
 

@@ -1,12 +1,13 @@
 """Other content under a known request id is told by the field's name."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from server.engine.operation import Capability, MoneyFields, Operation, OperationKind, StoredAnswer
-from server.engine.request_log import as_stored, differing_field, switch_key
+from server.engine.request_log import as_stored, differing_field, switch_key, switch_key_of
 
 MONEY = MoneyFields(
     amount_minor=100, stan=1, mti_class=2, merchant_id="M", terminal_time_unix_ms=5, switch_key=bytes(16)
@@ -81,6 +82,16 @@ def test_requests_without_money_name_what_their_row_holds(
     assert differing_field(operation(kind=kind, money=None, **OTHER | changes), stored) == name
 
 
-def test_switch_key_is_terminal_stan_acquirer_and_mti_class() -> None:
-    assert switch_key(operation()) == ("T1", 1, "bank-01", 2)
-    assert switch_key(operation(money=None)) is None
+def test_switch_key_is_of_acquirer_stan_mti_class_and_terminal() -> None:
+    parts: dict[str, Any] = {"participant_id": "bank-01", "stan": 1, "mti_class": 2, "terminal_id": "T1"}
+
+    def key(**changes: Any) -> bytes:
+        of = parts | changes
+        return switch_key(of.pop("participant_id"), **of)
+
+    # As migration 0003 makes it of rows from before.
+    assert key() == hashlib.sha256(b"bank-01|1|2|T1").digest()[:16]
+    others = {key(participant_id="bank-02"), key(stan=11), key(mti_class=4), key(terminal_id="1")}
+    assert len(others | {key()}) == 5
+    assert switch_key_of(operation()) == MONEY.switch_key
+    assert switch_key_of(operation(money=None)) is None

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from loadtests.audit import Audit
+from loadtests.core_calls import Acknowledgement
 from loadtests.generator_job import GeneratorJob, read_acknowledgements, write_acknowledgement
-from loadtests.operations import Acknowledgement
 from loadtests.report import LoadReport
 from loadtests.scene import Scene
 from loadtests.tally import SceneTally

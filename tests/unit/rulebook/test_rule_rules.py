@@ -185,7 +185,10 @@ def test_who_answers_for_a_subject() -> None:
 
 def test_what_cannot_be_read_stops_what_it_is_about() -> None:
     assert set(UNREADABLE_RULES) == set(RULE_CLASSES)
-    assert UNREADABLE_RULES["terminal"] == TerminalRule(is_blocked=True, gives_cash=False)
+    assert UNREADABLE_RULES["terminal"] == TerminalRule(is_blocked=True, gives_cash=False, mac_key="?")
+    # No key can have the name of the one it asks for.
+    with pytest.raises(ValueError, match="mac_key"):
+        parse_rule("terminal", {"mac_key": "?"})
     assert UNREADABLE_RULES["merchant"] == MerchantRule(is_blocked=True)
     limit, wallet = UNREADABLE_RULES["limit"], UNREADABLE_RULES["wallet"]
     assert isinstance(limit, LimitRule)

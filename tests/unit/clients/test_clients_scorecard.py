@@ -1,4 +1,4 @@
-"""Trace numbers, what a terminal sends, and the demonstration's scorecard."""
+"""The demonstration's scorecard, and how a refusal is told."""
 
 import io
 from collections.abc import Awaitable
@@ -9,14 +9,6 @@ from rich.console import Console
 
 from clients.demo.scorecard import Scene, Scorecard, refusal_of
 from clients.errors import call_error
-from clients.money_requests import StanCounter
-
-
-def test_trace_numbers_run_from_1_to_999999_and_begin_anew() -> None:
-    stans = StanCounter()
-    assert [stans.next(), stans.next()] == [1, 2]
-    last = StanCounter(999_998)
-    assert [last.next(), last.next()] == [999_999, 1]
 
 
 def shown(scorecard: Scorecard) -> str:
