@@ -482,6 +482,6 @@ class OneCardClient:
 
     def download_closing(
         self, request: settlement_pb2.DownloadClosingRequest
-    ) -> AsyncIterator[settlement_pb2.DownloadClosingResponse]:
+    ) -> AsyncGenerator[settlement_pb2.DownloadClosingResponse, None]:
         """A file of a closing in pieces; one that breaks off is asked for again from the start."""
         return answers(self.channel, DOWNLOAD_CLOSING, request)

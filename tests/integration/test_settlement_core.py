@@ -41,7 +41,7 @@ async def events_after(caller: Caller, sequence: int) -> AsyncIterator[pb.Event]
 
 async def test_card_status_and_money_are_events_within_a_second(core: Core, bank: Caller) -> None:
     card, after = core.card(), await head(core)
-    async with contextlib.aclosing(events_after(bank, after)) as events:  # type: ignore[type-var]
+    async with contextlib.aclosing(events_after(bank, after)) as events:
         request = purchase(card)
         answer = await bank.authorize(request)
         committed_s = time.monotonic()
@@ -98,7 +98,7 @@ async def test_killed_housekeeper_delays_no_event_and_rolls_up_afterwards(
     core: Core, core_instance: Instance, bank: Caller
 ) -> None:
     after, killed = await head(core), set()
-    async with contextlib.aclosing(events_after(bank, after)) as events:  # type: ignore[type-var]
+    async with contextlib.aclosing(events_after(bank, after)) as events:
         async with asyncio.timeout(60):
             while len(killed) < 3:
                 for process in housekeepers(core_instance):

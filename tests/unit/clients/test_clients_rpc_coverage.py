@@ -3,7 +3,7 @@
 import inspect
 import re
 import typing
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 
 import pytest
 from google.protobuf import message_factory
@@ -111,7 +111,7 @@ def test_rpc_answered_by_a_stream_has_its_own_path_and_types(method: MethodDescr
     assert (rpc.request_type, rpc.response_type) == (request, response)
     function = getattr(OneCardClient, snake_case(method.name))
     hints = typing.get_type_hints(function)
-    assert (hints["request"], hints["return"]) == (request, AsyncIterator[response])
+    assert (hints["request"], hints["return"]) == (request, AsyncGenerator[response, None])
     constant = snake_case(method.name).upper()
     assert constant in inspect.getsource(function)
     assert getattr(service_client, constant) is rpc
