@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import urllib.request
 from collections.abc import AsyncIterator
 
 import psutil
@@ -112,6 +113,19 @@ async def test_killed_housekeeper_delays_no_event_and_rolls_up_afterwards(
     last = await head(core)
     await until_rolled_up(core, last)
     assert (await reconcile(core.dsn)).clean
+
+
+async def test_housekeeper_does_all_of_settlements_jobs(core: Core) -> None:
+    address = f"http://127.0.0.1:{core.facts['metrics_port']}/metrics"
+
+    def page() -> str:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return str(answer.read(), "ascii")
+
+    text = await asyncio.to_thread(page)
+    for job in ("sequence_events", "sequence_stragglers", "roll_up_positions", "close_days"):
+        assert f'onecard_housekeeping_jobs_total{{job="{job}",outcome="succeeded"}}' in text
+        assert f'job="{job}",outcome="failed"' not in text
 
 
 @pytest.mark.parametrize("rpc_class", ["settlement_events", "settlement_position", "settlement_closing"])
