@@ -41,6 +41,8 @@ async def make_database(admin: asyncpg.Connection, dsn: str, name: str) -> None:
     await admin.execute(f"CREATE DATABASE {name} OWNER onecard")
     database = await asyncpg.connect(dsn)
     await migrate.migrate(database)
+    # Tests have their own calendar: yesterday in UTC.
+    await database.execute("SELECT ensure_partitions(current_date - 2, 5)")
     await database.execute(
         "INSERT INTO card_states (card_id, shard, status, transaction_amount_max_minor, day_amount_max_minor)"
         " SELECT n, n % $2, 2, 1, 1 FROM generate_series(1, $1::integer) AS n",

@@ -40,7 +40,7 @@ async def taken(
     """The events up to a number, from one subscription."""
     request = pb.SubscribeEventsRequest(after_sequence=after, kinds=kinds, participant=participant)  # type: ignore[arg-type]
     events: list[pb.Event] = []
-    async with asyncio.timeout(WAIT_S), contextlib.aclosing(client.subscribe_events(request)) as messages:  # type: ignore[type-var]
+    async with asyncio.timeout(WAIT_S), contextlib.aclosing(client.subscribe_events(request)) as messages:
         async for message in messages:
             events += message.events
             if message.through_sequence >= through:
@@ -94,7 +94,7 @@ async def test_no_event_is_lost_or_doubled_while_writers_and_subscribers_come_an
         async with served.client("operator-01") as client:
             while True:
                 messages = client.subscribe_events(pb.SubscribeEventsRequest(after_sequence=after))
-                async with contextlib.aclosing(messages):  # type: ignore[type-var]
+                async with contextlib.aclosing(messages):
                     for _ in range(draw.randint(1, 6)):
                         message = await anext(messages)
                         events += message.events
@@ -162,7 +162,7 @@ async def test_subscription_goes_on_over_killed_workers(served: Site) -> None:
     killing = asyncio.create_task(kill())
     async with asyncio.timeout(90), served.client("operator-01", channels=2) as client:
         messages = client.subscribe_events(pb.SubscribeEventsRequest())
-        async with contextlib.aclosing(messages):  # type: ignore[type-var]
+        async with contextlib.aclosing(messages):
             async for message in messages:
                 events += message.events
                 if writing.done() and len(events) >= sum(len(lane.written) for lane in lanes):
@@ -261,7 +261,7 @@ async def test_idle_subscription_gives_signs_of_life_and_then_the_event(served: 
         # Nobody but the subscription itself numbers here: no housekeeper runs.
         assert clock() - committed_s < 1
         assert [event.sequence for event in message.events] == [2]
-        await messages.aclose()  # type: ignore[attr-defined]
+        await messages.aclose()
 
 
 async def test_numbers_that_were_not_given_yet_are_refused(served: Site) -> None:
@@ -282,7 +282,7 @@ async def test_caller_has_a_bounded_number_of_subscriptions(served: Site) -> Non
         for _ in range(subscriptions.SUBSCRIPTIONS_PER_CALLER_MAX):
             messages = client.subscribe_events(pb.SubscribeEventsRequest())
             await anext(messages)
-            stack.push_async_callback(messages.aclose)  # type: ignore[attr-defined]
+            stack.push_async_callback(messages.aclose)
         with pytest.raises(OverloadedError):
             await anext(_once(client))
         # The places of calls are not touched, nor those of others.

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import urllib.request
 from collections.abc import AsyncIterator
 
 import psutil
@@ -41,7 +42,7 @@ async def events_after(caller: Caller, sequence: int) -> AsyncIterator[pb.Event]
 
 async def test_card_status_and_money_are_events_within_a_second(core: Core, bank: Caller) -> None:
     card, after = core.card(), await head(core)
-    async with contextlib.aclosing(events_after(bank, after)) as events:  # type: ignore[type-var]
+    async with contextlib.aclosing(events_after(bank, after)) as events:
         request = purchase(card)
         answer = await bank.authorize(request)
         committed_s = time.monotonic()
@@ -98,7 +99,7 @@ async def test_killed_housekeeper_delays_no_event_and_rolls_up_afterwards(
     core: Core, core_instance: Instance, bank: Caller
 ) -> None:
     after, killed = await head(core), set()
-    async with contextlib.aclosing(events_after(bank, after)) as events:  # type: ignore[type-var]
+    async with contextlib.aclosing(events_after(bank, after)) as events:
         async with asyncio.timeout(60):
             while len(killed) < 3:
                 for process in housekeepers(core_instance):
@@ -112,6 +113,19 @@ async def test_killed_housekeeper_delays_no_event_and_rolls_up_afterwards(
     last = await head(core)
     await until_rolled_up(core, last)
     assert (await reconcile(core.dsn)).clean
+
+
+async def test_housekeeper_does_all_of_settlements_jobs(core: Core) -> None:
+    address = f"http://127.0.0.1:{core.facts['metrics_port']}/metrics"
+
+    def page() -> str:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return str(answer.read(), "ascii")
+
+    text = await asyncio.to_thread(page)
+    for job in ("sequence_events", "sequence_stragglers", "roll_up_positions", "close_days"):
+        assert f'onecard_housekeeping_jobs_total{{job="{job}",outcome="succeeded"}}' in text
+        assert f'job="{job}",outcome="failed"' not in text
 
 
 @pytest.mark.parametrize("rpc_class", ["settlement_events", "settlement_position", "settlement_closing"])
