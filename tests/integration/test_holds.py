@@ -280,6 +280,32 @@ async def test_of_two_at_once_at_two_workers_one_has_the_hold(core: Core, make) 
     assert await broken_rules(core) == {}
 
 
+async def test_sweeper_waits_for_whoever_has_the_card(core: Core, bank: Caller) -> None:
+    card = core.card()
+    held = pre_authorization(card, 1_000)
+    await approved(bank, held)
+    await end_time_of_hold(core, held)
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database() AND query LIKE '%card_states%'"
+    )
+    async with core.database.acquire() as holder:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute(
+            "SELECT 1 FROM card_states WHERE card_id = $1 FOR NO KEY UPDATE", await core.card_id(card)
+        )
+        sweep = asyncio.create_task(expire_holds(core.database))
+        async with asyncio.timeout(20):
+            while not sweep.done() and not await core.database.fetchval(waiting):  # noqa: ASYNC110 - a row, not an event
+                await asyncio.sleep(0.01)
+        assert not sweep.done()
+        assert await hold_of(core, held) == ("PENDING", 1_000, 0)
+        await transaction.rollback()
+    await sweep
+    assert await hold_of(core, held) == ("EXPIRED", 0, 0)
+
+
 async def test_sweeper_and_completion_at_once_one_wins_and_the_other_sees_it(core: Core) -> None:
     callers = [core.caller() for _ in range(4)]
     cards = [core.card() for _ in range(40)]

@@ -24,7 +24,7 @@ from virtual_card import VirtualCard
 
 from server.authorization.expiry import expire_holds
 
-EXAMPLES = int(os.environ.get("ONECARD_MODEL_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("ONECARD_MODEL_EXAMPLES", "60"))
 STEPS = 30
 CALL_S = 20.0
 PURSE = 1_000
@@ -47,6 +47,14 @@ FOLLOWERS = {
     "void": m.void,
     "refund": m.refund,
     "reversal": m.reversal,
+}
+# Originals that a follower is for.
+SUITED: dict[str, set[int]] = {
+    "increment": {m.PRE_AUTHORIZATION},
+    "completion": {m.PRE_AUTHORIZATION},
+    "void": {m.PRE_AUTHORIZATION, m.PURCHASE, m.TAP, m.CASH_WITHDRAWAL, m.COMPLETION},
+    "refund": {m.PURCHASE, m.TAP, m.COMPLETION},
+    "reversal": {m.COMPLETION, m.REFUND, m.VOID, m.INCREMENT, m.TRANSFER, m.PURCHASE, m.DEPOSIT},
 }
 HOLD_STATES = ["", "PENDING", "CAPTURED", "VOIDED", "REVERSED", "EXPIRED"]
 
@@ -109,8 +117,11 @@ class Operations(RuleBasedStateMachine):
         return BEGINNINGS[name](*arguments, **fields)
 
     def _following(self, data: st.DataObject) -> Any:
-        original = one_of(data, self.made, "original")
         name = data.draw(st.sampled_from(sorted(FOLLOWERS)), label="follower")
+        # Mostly one that it may follow.
+        suited = [r for r in self.made if r.operation in SUITED[name]]
+        is_suited = data.draw(st.integers(0, 4), label="suited") > 0 and suited
+        original = one_of(data, suited if is_suited else self.made, "original")
         owner = self.by_pan[original.pan]
         card = data.draw(st.sampled_from([owner, owner, owner, *self.cards]), label="card")
         fields: dict[str, Any] = {}
