@@ -14,6 +14,7 @@ from server.database.pool import HotPathConnection
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.group_commit import GroupCommit
 from server.engine.operation import Batch, Capability, MoneyFields, Operation, OperationKind, Outcome, Posting
+from server.engine.request_log import switch_key
 from server.engine.transaction import LaneSettings
 from server.errors import NotFoundError
 from server.rulebook.book import RuleBook
@@ -121,7 +122,12 @@ def trial(card: int = 1, **changes: Any) -> TrialOperation:
         "catalogue_item": ITEM,
         "catalogue_item_version": 1,
         "money": MoneyFields(
-            amount_minor=10, stan=next(_stans), mti_class=2, merchant_id="", terminal_time_unix_ms=0
+            amount_minor=10,
+            stan=(stan := next(_stans)),
+            mti_class=2,
+            merchant_id="",
+            terminal_time_unix_ms=0,
+            switch_key=switch_key("bank-01", stan=stan, mti_class=2, terminal_id="T1"),
         ),
     }
     return TrialOperation(**parts | changes)
