@@ -15,14 +15,15 @@ from server.database.array_codecs import register_array_codecs
 OPERATION = (
     *(2**62, uuid.UUID(int=7), -1, 10**12, 0, 999_999, 1, -(2**15), 14),
     *("bank-01", "终端1", "", "00", bytes(16), bytes(range(256)) * 5),
+    *(10**12 + 1_000_000, 100, 7, 1, 3, bytes(range(16))),
 )
 ROWS: dict[str, list[tuple[Any, ...]]] = {
     "operation_row": [OPERATION],
     "posting_row": [(1, 1, 2**63 - 1, -(2**63), 5), (2, 1, 3, 4, 5)],
     "account_change": [(1_000_000, 5, 0)],
     "card_change": [
-        (1, 2, 65_535, -(2**63), date(1970, 1, 1), 0, 3),
-        (2, 2, 0, 2**63 - 1, date(9999, 12, 30), 1, 0),
+        (1, 2, 65_535, -(2**63), 3, bytes(28)),
+        (2, 2, 0, 2**63 - 1, 0, b""),
     ],
 }
 VALUES: dict[str, list[Any]] = {
