@@ -30,11 +30,6 @@ from server.settings import Settings, socket_dsn
 from server.settlement.reconcile import reconcile
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the session's PostgreSQL first: starting it forks, which gRPC in this process may not survive."""
-    items.sort(key=lambda item: "postgres" not in getattr(item, "fixturenames", ()))
-
-
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
     """Short enough for a socket, and open to the system user PostgreSQL runs as under root."""

@@ -146,7 +146,7 @@ async def _shift(admin: "asyncpg.Connection[Any]", days: int) -> list[date]:
     # Numbered and added up anew.
     await admin.execute("UPDATE event_batches SET sequence = NULL")
     await admin.execute("TRUNCATE settlement_positions, settlement_days, made_days, closings")
-    await admin.execute("UPDATE event_head SET last_sequence = 0")
+    await admin.execute("UPDATE event_head SET last_sequence = 0, scan_from = '-infinity'")
     await admin.execute("UPDATE position_watermark SET through_sequence = 0")
     return [row[0] - timedelta(days=days) for row in rows]
 
