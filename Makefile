@@ -8,7 +8,7 @@ PROTOS := $(wildcard protos/onecard/v1/*.proto)
 # What the tests need of the system, beside Python: the one list of it.
 PACKAGES := softhsm2 p11-kit-modules
 
-.PHONY: help setup packages demo serve test test-shards check proto bench load clean
+.PHONY: help setup packages demo serve test test-shards proof check proto bench load clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -47,6 +47,9 @@ check: $(STAMP) ## format, lint, types, import contracts, protos, committed stub
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 	$(BIN)/python protos/generate.py --check
+
+proof: packages $(STAMP) ## every kind of money operation against its model, many times over
+	ONECARD_MODEL_EXAMPLES=2000 $(BIN)/pytest tests/property/test_all_operations_against_model.py
 
 proto: $(STAMP) ## regenerate the committed stubs
 	$(BIN)/python protos/generate.py

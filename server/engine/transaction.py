@@ -238,7 +238,12 @@ class LaneTransactions:
                 request_ids,
                 since,
                 batch.business_date,
-                *((moneyless_ids, ()) if batch.is_hopeful and shard in batch_shards else (request_ids, keys)),
+                # A batch of two shards writes into one of them what may stand in the other.
+                *(
+                    (moneyless_ids, ())
+                    if batch.is_hopeful and (shard,) == batch_shards
+                    else (request_ids, keys)
+                ),
             )
             assert row is not None, "the statement gives one row"
             ids, posted, held, places, known_ids, used, rules_version = row

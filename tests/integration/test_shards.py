@@ -20,13 +20,16 @@ from core_under_test import (
     loss_report,
     new_id,
     open_directory,
+    purchase,
     purpose,
+    refusal_of,
 )
 from entry_requests import by_code, by_token, new_token, payment_code, register, revoke
-from money_requests import decision, transfer
+from money_requests import approved, by_request_id, by_rrn, by_stan, decision, reversal, transfer
 from onecard.v1 import card_authentication_pb2, common_pb2
 from pin_calls import issue, tries, unblock, verify
 from pin_pad import WRONG, PinPad
+from rules_in_force import rule
 from running_instance import Instance
 from virtual_card import VirtualCard
 
@@ -36,6 +39,7 @@ from server.database.embedded import (
     LOCKS_PER_TRANSACTION_MIN,
     locks_per_transaction,
 )
+from server.engine.transaction import CAREFUL_S
 from server.errors import ConfigurationError
 from server.settings import socket_dsn
 
@@ -246,3 +250,34 @@ def test_lock_table_has_room_for_the_claims_of_every_lane() -> None:
     assert locks_per_transaction(connections_max=60, claims_max=0) == LOCKS_PER_TRANSACTION_MIN
     assert locks_per_transaction(connections_max=60, claims_max=61) == LOCKS_PER_TRANSACTION_MIN + 2
     assert locks_per_transaction(connections_max=60, claims_max=10**9) == LOCKS_PER_TRANSACTION_MAX
+
+
+async def test_transfer_finds_what_came_before_in_the_shard_of_the_other_card(sharded: Core) -> None:
+    caller = sharded.caller()
+    async with rule(sharded, "limit", "transfer"):
+        for _ in range(4):
+            first, second = await cards_of_two_shards(sharded)
+            bought = purchase(second, 100)
+            await approved(caller, bought)
+            # Until nothing is looked for before it is decided: unique indexes end at a shard's border.
+            await asyncio.sleep(CAREFUL_S + 0.1)
+            repeated = transfer(first, second, 100, stan=bought.stan)
+            assert decision(await caller.authorize(repeated)) == ("94", "DUPLICATE_TRANSMISSION")
+            await asyncio.sleep(CAREFUL_S + 0.1)
+            reused = transfer(first, second, 100, request_id=bought.request_id)
+            assert (await refusal_of(caller.authorize(reused))).reason == "REQUEST_ID_REUSED"
+            assert await sharded.stored(bought.request_id) == 1
+
+
+async def test_reversal_with_a_card_of_another_shard_finds_the_original_and_keeps_no_place(
+    sharded: Core,
+) -> None:
+    caller = sharded.caller()
+    for _ in range(4):
+        first, second = await cards_of_two_shards(sharded)
+        bought = purchase(second, 100)
+        response = await approved(caller, bought)
+        for reference in (by_request_id(bought), by_rrn(response), by_stan(bought)):
+            undo = reversal(first, bought, original=reference)
+            assert decision(await caller.authorize(undo)) == ("25", "ORIGINAL_NOT_FOUND")
+        assert await caller.authorize(bought) == response
