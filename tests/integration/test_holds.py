@@ -177,7 +177,10 @@ async def test_late_advice_of_a_completion_is_forced_and_flagged(
     assert response.approved_minor == 9_000
     assert await flags_of(core, late) == 3
     assert await wallet_of(core, card) == (OPENING - 9_000, 0)
-    assert await hold_of(core, held) == ("EXPIRED" if is_swept else "CAPTURED", 0, 9_000)
+    state, *amounts = await hold_of(core, held)
+    assert amounts == [0, 9_000]
+    # The housekeeper may have come before.
+    assert state in ({"EXPIRED"} if is_swept else {"CAPTURED", "EXPIRED"})
 
 
 async def test_hold_is_named_by_request_id_rrn_or_stan(core: Core, bank: Caller) -> None:
@@ -284,7 +287,6 @@ async def test_sweeper_waits_for_whoever_has_the_card(core: Core, bank: Caller) 
     card = core.card()
     held = pre_authorization(card, 1_000)
     await approved(bank, held)
-    await end_time_of_hold(core, held)
     waiting = (
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
         " AND datname = current_database() AND query LIKE '%card_states%'"
@@ -295,6 +297,7 @@ async def test_sweeper_waits_for_whoever_has_the_card(core: Core, bank: Caller) 
         await holder.execute(
             "SELECT 1 FROM card_states WHERE card_id = $1 FOR NO KEY UPDATE", await core.card_id(card)
         )
+        await end_time_of_hold(core, held)
         sweep = asyncio.create_task(expire_holds(core.database))
         async with asyncio.timeout(20):
             while not sweep.done() and not await core.database.fetchval(waiting):  # noqa: ASYNC110 - a row, not an event

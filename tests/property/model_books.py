@@ -32,7 +32,6 @@ class Done:
     authorized: int = 0
     held: int = 0
     captured: int = 0
-    is_due: bool = False
 
     left = property(lambda self: self.approved - self.undone - self.refunded)
     owed = property(lambda self: max(0, self.suspense - self.undone - self.refunded))

@@ -83,6 +83,6 @@ class Reversals(Books):
 
     def hold_again(self, o: Done, amount: int, returned: int) -> None:
         o.captured -= min(amount, o.captured)
-        if o.state in {"PENDING", "CAPTURED"} and not o.is_due:
+        if o.state in {"PENDING", "CAPTURED"}:
             o.held += min(returned, max(0, o.authorized - o.captured - o.held))
             o.settle("REVERSED")

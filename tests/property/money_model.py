@@ -74,7 +74,7 @@ class Model(Reversals):
             return NOT_ELIGIBLE, 0
         d.wallet = o.wallet
         reason = "" if o.state == "PENDING" else "HOLD_NOT_PENDING"
-        if o.state == "EXPIRED" or (o.state == "PENDING" and o.is_due):
+        if o.state == "EXPIRED":
             reason = "HOLD_EXPIRED"
         if kind == m.COMPLETION:
             if not reason and amount > o.held + o.authorized * TOLERANCE_PERCENT // 100:
