@@ -1,5 +1,6 @@
 """``onecard serve`` as a process of its own, as an operator would start it."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,9 +10,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import known_secrets
 import psutil
@@ -19,6 +21,7 @@ import psutil
 READY_LINE = re.compile(r"onecard ready on (\S+):(\d+) \((\d+) workers?, metrics (\S+)\)")
 WAIT_S = 40.0
 SHARDS_VARIABLE = "ONECARD_TEST_SHARDS"
+Result = TypeVar("Result")
 
 
 def eventually(condition: Callable[[], Any], *, wait_s: float = WAIT_S) -> Any:
@@ -124,3 +127,9 @@ class Instance:
                 places[path.name] = path.read_bytes()
         leaks = known_secrets.leaks(self.data_dir, places)
         assert not leaks, f"a secret was written: {leaks}"
+
+
+def run_apart(work: "Coroutine[Any, Any, Result]") -> Result:
+    """Runs a coroutine from a test without a loop: in a thread, because ``asyncio.run`` takes the session's loop away."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

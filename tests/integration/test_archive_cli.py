@@ -1,6 +1,5 @@
 """``onecard archive`` beside a running instance, and the housekeeper that archives by itself."""
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 import asyncpg
 from archive_trial import OPERATIONS_DAYS, Trial
 from core_under_test import Core, deposit, distant_cutoff, purchase
-from running_instance import Instance, eventually
+from running_instance import Instance, eventually, run_apart
 
 from server.settings import socket_dsn
 
@@ -38,7 +37,7 @@ def test_dates_are_archived_listed_verified_shown_and_restored(serve: Serve, dat
     where = ("--data-dir", str(data_dir))
     facts = serve().until_ready()
     archive = data_dir / "archive"
-    old, young = asyncio.run(filled(facts, archive, [OPERATIONS_DAYS + 2, 20]))
+    old, young = run_apart(filled(facts, archive, [OPERATIONS_DAYS + 2, 20]))
     done = onecard("run", *where)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
@@ -96,7 +95,7 @@ def test_wrong_use_is_one_line(serve: Serve, data_dir: Path) -> None:
 
 def test_housekeeper_archives_what_is_due(serve: Serve, data_dir: Path) -> None:
     first = serve()
-    (due,) = asyncio.run(filled(first.until_ready(), data_dir / "unused", [9]))
+    (due,) = run_apart(filled(first.until_ready(), data_dir / "unused", [9]))
     assert first.stop() == 0
     elsewhere = data_dir.parent / "files"
     second = serve("--operations-days", "8", "--archive-dir", str(elsewhere))
@@ -162,9 +161,9 @@ def test_books_agree_before_and_after_a_date_is_archived_and_restored(serve: Ser
     first = serve("--business-day-cutoff", distant_cutoff())
     facts = first.until_ready()
     socket_dir = Path(facts["socket_dir"])
-    asyncio.run(lived(Core(data_dir=data_dir, facts=facts, dsn=socket_dsn(socket_dir))))
+    run_apart(lived(Core(data_dir=data_dir, facts=facts, dsn=socket_dsn(socket_dir))))
     reconciled()
-    days = asyncio.run(shifted(socket_dsn(socket_dir, user="postgres"), days=OPERATIONS_DAYS + 9))
+    days = run_apart(shifted(socket_dsn(socket_dir, user="postgres"), days=OPERATIONS_DAYS + 9))
     # The housekeeper numbers, adds up and closes; a date of long ago at once.
     eventually(lambda: onecard("run", *where).returncode == 0, wait_s=60)
     assert onecard("list", *where).stdout.count(".1.parquet") == 2 * len(days)

@@ -1,6 +1,5 @@
 """``onecard serve``: what it says when it starts, and the one line it says when it cannot."""
 
-import asyncio
 import json
 import os
 import socket
@@ -18,7 +17,7 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from running_instance import Instance, eventually
+from running_instance import Instance, eventually, run_apart
 
 from server.development_ca import ensure_server_certificate, issue_participant_certificate
 from server.settings import socket_dsn
@@ -180,7 +179,7 @@ def test_changed_migration_stops_the_start(serve: Serve) -> None:
         await connection.execute("UPDATE schema_migrations SET digest_sha256 = 'other' WHERE version = 1")
         await connection.close()
 
-    asyncio.run(pretend_another_file_was_applied())
+    run_apart(pretend_another_file_was_applied())
     assert instance.stop() == 0
     assert "was changed after it was applied" in refusal(serve())
 
