@@ -157,6 +157,7 @@ class Converter:
             terminal_time_unix_ms=request.terminal_time_unix_ms,
             channel=channel,
         )
+        original = _original(request, kind, terminal_id, caller, request_id=request_id)
         return MoneyOperation(
             capability=self._capability,
             kind=kind,
@@ -172,7 +173,8 @@ class Converter:
             other=self._other(request, kind, pan=pan),
             wallet=request.wallet or 1,
             channel=channel,
-            original=_original(request, kind, terminal_id, caller, request_id=request_id),
+            original=original,
+            named_keys=original.keys if original is not None else (),
             is_advice=request.is_advice,
             partial_approval_allowed=request.partial_approval_allowed,
             more_completions_follow=request.more_completions_follow,

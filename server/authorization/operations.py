@@ -45,6 +45,11 @@ class OriginalKey:
     switch_key: bytes | None
     business_date: date | None
 
+    @property
+    def keys(self) -> tuple[str | bytes, ...]:
+        """Request id and switch key, as far as they are named."""
+        return tuple(key for key in (self.request_id, self.switch_key) if key is not None)
+
 
 @dataclass(slots=True, kw_only=True)
 class MoneyOperation(CryptogramOperation):

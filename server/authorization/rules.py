@@ -259,7 +259,7 @@ def reason_of_limits(
     if _passes(month_count + 1, limit.month_count_max):
         return Reason.MONTH_COUNT_LIMIT
     if limit.velocity_count_max is not None:
-        in_window = usage.in_window(now_s, window_s=limit.velocity_window_s)
+        in_window = usage.in_window(channel, now_s=now_s, window_s=limit.velocity_window_s)
         if in_window + 1 > limit.velocity_count_max:
             return Reason.VELOCITY_LIMIT
     return None

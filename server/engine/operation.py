@@ -215,6 +215,8 @@ class Operation:
     money: MoneyFields | None = None
     # True once the key store was asked, whatever it said.
     prepared: bool = False
+    # Request ids and switch keys of other operations that it decides about: claimed like its own.
+    named_keys: tuple[str | bytes, ...] = ()
     # Batches that went on without it, because somebody else held its card.
     passed_over: int = 0
     ticket: Ticket = field(init=False)

@@ -49,8 +49,10 @@ def switch_key_of(operation: Operation) -> SwitchKey | None:
 
 def claim_numbers(operations: Sequence[Operation]) -> list[int]:
     """One number, 63 bits, for each request id and switch key, ascending; two keys may share one."""
-    keys: set[object] = {operation.request_id for operation in operations if operation.request_id is not None}
+    keys: set[str | bytes] = {o.request_id for o in operations if o.request_id is not None}
     keys |= {key for operation in operations if (key := switch_key_of(operation)) is not None}
+    # A reversal with the wrong card must not race with its original in another shard.
+    keys.update(*(operation.named_keys for operation in operations))
     digests = (hashlib.blake2b(repr(key).encode(), digest_size=8).digest() for key in keys)
     return sorted({int.from_bytes(digest) >> 1 for digest in digests})
 

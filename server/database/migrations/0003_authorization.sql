@@ -17,15 +17,15 @@ ALTER TABLE participants
 -- of the channels, and every money operation reads and writes it.
 ALTER TABLE card_states ADD COLUMN usage bytea NOT NULL DEFAULT '';
 UPDATE card_states
-SET usage = int2send((day - date '2000-01-01')::smallint) || int4send(0) || '\x00'::bytea
+SET usage = int2send((day - date '2000-01-01')::smallint)
             || '\x01'::bytea || int2send(1::smallint) || int2send(1::smallint)
-            || int8send(day_amount_minor) || int8send(day_amount_minor)
+            || int8send(day_amount_minor) || int8send(day_amount_minor) || int4send(0) || '\x00'::bytea
 WHERE day_amount_minor > 0;
 ALTER TABLE card_states
     DROP COLUMN day,
     DROP COLUMN day_amount_minor,
-    -- A head of 7 bytes, then 21 for each channel used.
-    ADD CONSTRAINT card_states_usage_form CHECK (usage = '' OR (octet_length(usage) - 7) % 21 = 0);
+    -- A head of 2 bytes, then 26 for each channel used.
+    ADD CONSTRAINT card_states_usage_form CHECK (usage = '' OR (octet_length(usage) - 2) % 26 = 0);
 -- PostgreSQL clears a page of old row versions when it finds it fuller than the fill factor: at 60 on nearly every visit.
 ALTER TABLE card_states SET (fillfactor = 80);
 ALTER TABLE accounts SET (fillfactor = 80);

@@ -33,18 +33,18 @@ def facts(usage: Usage) -> dict[Channel, Any]:
 def test_nothing_was_used_of_an_empty_column() -> None:
     usage = Usage(b"", DAY)
     assert set(facts(usage).values()) == {(0, 0, 0, 0)}
-    assert (usage.day_amount_minor, usage.in_window(0, window_s=60)) == (0, 0)
+    assert (usage.day_amount_minor, usage.in_window(CHIP, now_s=0, window_s=60)) == (0, 0)
 
 
 def test_packed_form_is_that_of_the_module() -> None:
     packed = used(100, 200).pack()
     assert packed == (
         day_number(DAY).to_bytes(2)
-        + (1_000).to_bytes(4)
-        + b"\x02"
         + b"\x01"
         + (2).to_bytes(2) * 2
         + (300).to_bytes(8) * 2
+        + (1_000).to_bytes(4)
+        + b"\x02"
     )
     assert day_number(EPOCH) == 0
 
@@ -61,13 +61,14 @@ def test_packing_and_unpacking_changes_nothing(day: date, added: list[tuple[Chan
     packed = usage.pack()
     again = Usage(packed, day)
     assert again.pack() == packed
-    assert len(packed) == 7 + 21 * len(sums)
+    assert len(packed) == 2 + 26 * len(sums)
     for channel in Channel:
         count, amount = sums.get(channel, [0, 0])
         assert again.of(channel) == usage.of(channel) == (count, count, amount, amount)
+        for now_s in (0, 1_000, 2**32 - 1):
+            counted = usage.in_window(channel, now_s=now_s, window_s=60)
+            assert again.in_window(channel, now_s=now_s, window_s=60) == counted
     assert again.day_amount_minor == sum(amount for _, amount in sums.values())
-    for now_s in (0, 1_000, 2**32 - 1):
-        assert again.in_window(now_s, window_s=60) == usage.in_window(now_s, window_s=60)
 
 
 @given(dates, st.integers(-400, 400), additions)
@@ -116,7 +117,7 @@ def test_counts_stop_at_what_they_can_hold() -> None:
     for _ in range(65_540):
         usage.add(CHIP, 1, now_s=1_000, window_s=60)
     assert usage.of(CHIP) == (65_535, 65_535, 65_540, 65_540)
-    assert usage.in_window(1_000, window_s=60) == 255
+    assert usage.in_window(CHIP, now_s=1_000, window_s=60) == 255
     assert Usage(usage.pack(), DAY).of(CHIP) == usage.of(CHIP)
 
 
@@ -153,17 +154,24 @@ def test_nothing_counts_below_nothing() -> None:
 
 def test_velocity_window_begins_with_its_first_operation_and_ends_after_its_length() -> None:
     usage = used(1, 1, 1, now_s=1_000)
-    assert usage.in_window(1_000, window_s=60) == 3
-    assert usage.in_window(1_059, window_s=60) == 3
-    assert usage.in_window(1_060, window_s=60) == 0
+    assert usage.in_window(CHIP, now_s=1_000, window_s=60) == 3
+    assert usage.in_window(CHIP, now_s=1_059, window_s=60) == 3
+    assert usage.in_window(CHIP, now_s=1_060, window_s=60) == 0
     # It does not slide: operations in it do not make it longer.
     usage.add(CHIP, 1, now_s=1_059, window_s=60)
-    assert usage.in_window(1_059, window_s=60) == 4
+    assert usage.in_window(CHIP, now_s=1_059, window_s=60) == 4
     usage.add(CHIP, 1, now_s=1_060, window_s=60)
-    assert usage.in_window(1_119, window_s=60) == 1
-    assert usage.in_window(1_120, window_s=60) == 0
+    assert usage.in_window(CHIP, now_s=1_119, window_s=60) == 1
+    assert usage.in_window(CHIP, now_s=1_120, window_s=60) == 0
 
 
 def test_velocity_window_lasts_over_the_cut_off_within_a_month() -> None:
     usage = Usage(used(1, 1, now_s=1_000).pack(), NEXT_DAY)
-    assert usage.in_window(1_010, window_s=60) == 2
+    assert usage.in_window(CHIP, now_s=1_010, window_s=60) == 2
+
+
+def test_each_channel_has_a_velocity_window_of_its_own() -> None:
+    usage = used(1, 1, now_s=1_000)
+    usage.add(TAP, 1, now_s=1_005, window_s=10)
+    assert usage.in_window(CHIP, now_s=1_010, window_s=60) == 2
+    assert usage.in_window(TAP, now_s=1_010, window_s=60) == 1
