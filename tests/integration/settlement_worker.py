@@ -1,4 +1,4 @@
-"""A worker that serves settlement alone, composed as ``server/app.py`` does; ends at SIGTERM after a drain."""
+"""A worker that serves settlement alone, composed as ``server/composition.py`` does; ends at SIGTERM after a drain."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from server.app import add_settlement
+from server.composition import add_settlement
 from server.database.pool import open_pool
 from server.database.reader import PeriodicReader
 from server.development_ca import ensure_server_certificate

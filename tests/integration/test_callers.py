@@ -32,9 +32,9 @@ from onecard.v1 import authorization_pb2, card_authentication_pb2, keys_pb2, rul
 from pin_pad import pin_change, pin_issue, pin_unblock, pin_verification, stateless_requests
 from virtual_card import VirtualCard
 
-from server.app import SERVICES
 from server.development_ca import issue_participant_certificate
 from server.edge.admission import RPC_POLICIES
+from server.grpc_server import SERVICES
 
 
 def cryptogram(card: VirtualCard) -> card_authentication_pb2.CardCryptogram:

@@ -46,7 +46,7 @@ from crypto.key_store.data_plane import DataPlane
 from crypto.key_store.requests import EncryptedPin
 from crypto.pin_block import PinBlockFormat
 from crypto.pin_layout import PIN_LENGTH_MAX
-from server.app import SERVICES
+from server.grpc_server import SERVICES
 
 FLUSHED_S = 0.5
 

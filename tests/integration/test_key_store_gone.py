@@ -42,8 +42,9 @@ from pin_pad import RIGHT, WRONG, PinPad, pin_issue, pin_unblock, stateless_requ
 
 from crypto.errors import KeyStoreUnavailableError
 from crypto.key_store import KeyStore
-from server.app import add_servicers, build_engine
+from server.app import build_engine
 from server.catalogue.service import Catalogue
+from server.composition import add_servicers
 from server.edge.access_line import AccessLines
 from server.edge.admission import Admission
 from server.edge.caller import Participant, ParticipantRegistry
@@ -153,7 +154,6 @@ async def worker(core: Core, request: pytest.FixtureRequest) -> AsyncIterator[Wo
         gate,
         settings,
         engine=engine,
-        registry=registry,
         catalogue=catalogue,
         keys=keys,
         rules=rules,

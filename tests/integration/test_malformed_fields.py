@@ -32,7 +32,7 @@ from onecard.v1 import card_authentication_pb2, common_pb2, cryptography_pb2
 from pin_pad import pin_change, pin_issue, pin_unblock, pin_verification, stateless_requests
 from virtual_card import VirtualCard
 
-from server.app import SERVICES
+from server.grpc_server import SERVICES
 
 STATELESS = list(stateless_requests("6217000010012345677"))
 LESS_BAD_VALUES: dict[str, tuple[Any, ...]] = {

@@ -2,10 +2,10 @@
 
 import pytest
 
-from server.app import SERVICES
 from server.edge.admission import OPERATION_CLASSES, RPC_CLASSES, RPC_POLICIES, Admission, AdmissionClass
 from server.edge.caller import Participant
 from server.errors import NotGrantedError, OverloadedError
+from server.grpc_server import SERVICES
 
 
 def test_every_served_rpc_has_a_policy_and_every_policy_an_rpc() -> None:
