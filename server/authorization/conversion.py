@@ -113,11 +113,7 @@ class Converter:
             NotGrantedError: the operation needs a further RPC class.
         """
         request_id = fields.request_id(request.request_id)
-        kind = KINDS.get(request.operation)
-        if kind is None:
-            raise MalformedFieldError("operation", "must be one of the named operations")
-        if (further := _FURTHER_CLASSES.get(kind)) is not None:
-            caller.require_rpc_class(further)
+        kind = _kind(request, caller)
         amount_minor = _amount(request, kind)
         if request.currency_code != CNY:
             raise MalformedFieldError("currency_code", "must be CNY")
@@ -130,12 +126,7 @@ class Converter:
             pan = fields.parsed("pan", parse_pan, request.pan)
             card_index = self._blind_index.of(pan, kind=CredentialKind.PAN)
         terminal_id = fields.visible("terminal_id", request.terminal_id, length_min=1, length_max=16)
-        if not 1 <= request.stan <= STAN_MAX:
-            raise MalformedFieldError("stan", f"must be 1 to {STAN_MAX}")
-        if not 0 <= request.terminal_time_unix_ms <= TERMINAL_TIME_MAX_UNIX_MS:
-            raise MalformedFieldError("terminal_time_unix_ms", "must be milliseconds since 1970")
-        if request.wallet > WALLET_MAX:
-            raise MalformedFieldError("wallet", f"must be 0 to {WALLET_MAX}")
+        _check_bounds(request)
         _check_modifiers(request, kind, caller)
         if request.HasField("pin") or request.HasField("mac"):
             if request.HasField("pin"):
@@ -193,6 +184,15 @@ class Converter:
         return None
 
 
+def _kind(request: pb.AuthorizeRequest, caller: Participant) -> OperationKind:
+    kind = KINDS.get(request.operation)
+    if kind is None:
+        raise MalformedFieldError("operation", "must be one of the named operations")
+    if (further := _FURTHER_CLASSES.get(kind)) is not None:
+        caller.require_rpc_class(further)
+    return kind
+
+
 def _amount(request: pb.AuthorizeRequest, kind: OperationKind) -> int:
     if kind in _WITHOUT_AMOUNT:
         if request.amount_minor:
@@ -200,6 +200,15 @@ def _amount(request: pb.AuthorizeRequest, kind: OperationKind) -> int:
         return 0
     minimum = 0 if kind is OperationKind.REVERSAL else 1
     return fields.amount_minor("amount_minor", request.amount_minor, minimum=minimum)
+
+
+def _check_bounds(request: pb.AuthorizeRequest) -> None:
+    if not 1 <= request.stan <= STAN_MAX:
+        raise MalformedFieldError("stan", f"must be 1 to {STAN_MAX}")
+    if not 0 <= request.terminal_time_unix_ms <= TERMINAL_TIME_MAX_UNIX_MS:
+        raise MalformedFieldError("terminal_time_unix_ms", "must be milliseconds since 1970")
+    if request.wallet > WALLET_MAX:
+        raise MalformedFieldError("wallet", f"must be 0 to {WALLET_MAX}")
 
 
 def _check_modifiers(request: pb.AuthorizeRequest, kind: OperationKind, caller: Participant) -> None:
