@@ -18,46 +18,37 @@ from server.database.pool import HotPathConnection
 from server.database.statements import load
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.database_troubles import CONNECTION_LOST, PerhapsAnsweredError
+from server.engine.decisions import Results, decide, decided_by_capability, lacks_outcome
 from server.engine.operation import (
     Account,
     Batch,
-    Capability,
     CardState,
     Operation,
     OperationKind,
-    Outcome,
     StoredAnswer,
 )
+from server.engine.operation_ids import OperationIds
 from server.engine.preparation import by_capability
 from server.engine.request_log import (
     SwitchKey,
-    answers_late_original,
-    as_stored,
     claim_numbers,
-    differing_field,
     find_answers,
     look_back_date,
     switch_key_of,
-    tombstone_answer,
-    tombstone_switch_key,
 )
 from server.engine.writer import BatchWriter
-from server.errors import DeadlineError, OneCardError, RequestIdReusedError
 
 LOCK_CARDS = load("server.engine")["lock_cards"]
 LOCK_FREE_CARDS = load("server.engine")["lock_free_cards"]
 READ_BATCH = load("server.engine")["read_batch"]
 CLAIM_KEYS = load("server.engine")["claim_keys"]
-NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
 
-OPERATION_IDS_PER_BLOCK = 10_000
 # How often a batch may go on without an operation whose card is held; then its batch waits for the card.
 PASSED_OVER_MAX = 3
 # After a request or switch key came twice, more of them are expected: they are then looked for before they are decided.
 CAREFUL_S = 1.0
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
-Results: TypeAlias = list[Any]
 # The operations that a transaction decided, and their results.
 Decided: TypeAlias = tuple[Sequence[Operation], Results]
 
@@ -101,8 +92,7 @@ class LaneTransactions:
         self._connection = settings.open_connection()
         # The connection on which a transaction is open: a new connection has none, whatever the old one had.
         self._transaction_on: Connection | None = None
-        self._operation_id_next = 0
-        self._operation_id_end = 0
+        self._operation_ids = OperationIds()
         # Until then (seconds of the loop's clock) nothing is left to the unique indexes.
         self._careful_until = 0.0
 
@@ -146,13 +136,15 @@ class LaneTransactions:
             batch.facts[capability] = await capability.read(connection, own, batch)
         answers, used_keys = await self._read(connection, operations, batch)
         # Twice: a reversal may leave a tombstone beside its own row.
-        await self._reserve_operation_ids(connection, 2 * len(operations))
+        await self._operation_ids.reserve(connection, 2 * len(operations))
         writer = BatchWriter(shards)
-        results, decided = self._decide(operations, batch, answers, used_keys, writer)
-        if batch.is_hopeful and _has_error(operations, results):
+        results, decided = decide(
+            operations, batch, answers, used_keys, writer=writer, ids=self._operation_ids
+        )
+        if batch.is_hopeful and lacks_outcome(operations, results):
             raise PerhapsAnsweredError
         await writer.write(connection, batch)
-        for capability, own_decided in _by_capability_decided(decided).items():
+        for capability, own_decided in decided_by_capability(decided).items():
             await capability.persist(connection, batch, own_decided)
         # When more waits, the next transaction begins in the same round trip.
         chain = self.has_more()
@@ -257,63 +249,6 @@ class LaneTransactions:
             await self._settings.rules.refresh(connection)
         return answers, used_keys
 
-    def _decide(
-        self,
-        operations: Sequence[Operation],
-        batch: Batch,
-        answers: dict[str, StoredAnswer],
-        used_keys: dict[SwitchKey, OperationKind],
-        writer: BatchWriter,
-    ) -> tuple[Results, list[tuple[Operation, Outcome]]]:
-        """Decides each operation in order of arrival. No await: the working copies change in one piece."""
-        results: Results = []
-        decided: list[tuple[Operation, Outcome]] = []
-        first_of: dict[str, tuple[Operation, Outcome]] = {}
-        clock = asyncio.get_running_loop().time()
-        for operation in operations:
-            request_id = operation.request_id
-            if request_id is not None:
-                if request_id in answers:
-                    results.append(_replay(operation, answers[request_id]))
-                    continue
-                if request_id in first_of:
-                    results.append(_join(operation, *first_of[request_id]))
-                    continue
-            if operation.deadline < clock:
-                results.append(DeadlineError())
-                continue
-            key = switch_key_of(operation)
-            batch.switch_key_holder = used_keys.get(key) if key is not None else None
-            batch.operation_id = self._operation_id_next
-            try:
-                outcome = operation.capability.decide(operation, batch)
-            except OneCardError as error:
-                results.append(error)
-                continue
-            self._operation_id_next += 1
-            writer.add(operation, outcome, batch)
-            if key is not None:
-                used_keys.setdefault(key, operation.kind)
-            if outcome.tombstone is not None:
-                writer.add_tombstone(outcome.tombstone, operation, operation_id=self._operation_id_next)
-                self._operation_id_next += 1
-                # The original may stand later in this batch.
-                answers[outcome.tombstone.request_id] = tombstone_answer(outcome.tombstone, operation)
-                late_key = tombstone_switch_key(outcome.tombstone, operation)
-                if late_key is not None:
-                    used_keys[late_key] = OperationKind.TOMBSTONE
-            if request_id is not None:
-                first_of[request_id] = operation, outcome
-            decided.append((operation, outcome))
-            results.append(outcome.message)
-        return results, decided
-
-    async def _reserve_operation_ids(self, connection: Connection, count: int) -> None:
-        """Makes sure ``count`` consecutive ids are at hand; ids of a rolled-back batch are lost, never reused."""
-        if self._operation_id_next + count > self._operation_id_end:
-            self._operation_id_next = await connection.fetchval(NEXT_OPERATION_IDS)
-            self._operation_id_end = self._operation_id_next + OPERATION_IDS_PER_BLOCK
-
     async def roll_back(self) -> None:
         connection, self._transaction_on = self._transaction_on, None
         if connection is None:
@@ -331,14 +266,6 @@ class LaneTransactions:
         await self._connection.close()
 
 
-def _has_error(operations: Sequence[Operation], results: Results) -> bool:
-    """Whether a money operation has no outcome: it writes no row, so no index tells whether it has one already."""
-    return any(
-        isinstance(result, OneCardError) and operation.money is not None
-        for operation, result in zip(operations, results, strict=True)
-    )
-
-
 def _by_shard(places: Iterable[tuple[int, int | None]]) -> dict[int, set[int]]:
     """Ids by shard."""
     ids: dict[int, set[int]] = defaultdict(set)
@@ -346,25 +273,3 @@ def _by_shard(places: Iterable[tuple[int, int | None]]) -> dict[int, set[int]]:
         if number is not None:
             ids[shard].add(number)
     return ids
-
-
-def _replay(operation: Operation, stored: StoredAnswer) -> Any:
-    if answers_late_original(operation, stored):
-        return operation.capability.replay(operation, stored.response)
-    field = differing_field(operation, stored)
-    return RequestIdReusedError(field) if field else operation.capability.replay(operation, stored.response)
-
-
-def _join(operation: Operation, first: Operation, outcome: Outcome) -> Any:
-    """Answers a twin in the same batch with the first one's outcome."""
-    field = differing_field(operation, as_stored(first))
-    return RequestIdReusedError(field) if field else outcome.message
-
-
-def _by_capability_decided(
-    decided: Sequence[tuple[Operation, Outcome]],
-) -> dict[Capability, list[tuple[Operation, Outcome]]]:
-    groups: dict[Capability, list[tuple[Operation, Outcome]]] = defaultdict(list)
-    for operation, outcome in decided:
-        groups[operation.capability].append((operation, outcome))
-    return groups
