@@ -12,7 +12,8 @@ from onecard.v1 import cryptography_pb2
 
 from clients.chip_card import VirtualChipCard
 from clients.money_requests import CardName, MoneyRequests
-from clients.service_client import AUTHORIZE, OneCardClient
+from clients.service_client import OneCardClient
+from clients.services.authorization import AUTHORIZE
 
 APPROVED, PARTIALLY_APPROVED = "00", "10"
 

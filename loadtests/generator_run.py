@@ -16,7 +16,7 @@ from onecard.v1 import cryptography_pb2
 from clients.channel import ClientCredentials, new_request_id
 from clients.demo.residents import MAILER_KEY, Bureau, Resident
 from clients.purpose import CARD_PIN
-from clients.service_client import ISSUE_PIN
+from clients.services.cryptography import ISSUE_PIN
 from loadtests.arrivals import Arrival, plan_arrivals
 from loadtests.caller import Caller, ScenePlay, failure_of
 from loadtests.card_pool import CardPool

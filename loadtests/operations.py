@@ -11,12 +11,15 @@ from typing import Final
 
 from onecard.v1 import card_authentication_pb2, cards_pb2, common_pb2, cryptography_pb2, identity_pb2
 
-from clients import service_client as rpcs
 from clients.channel import new_request_id
 from clients.demo.residents import Resident
 from clients.money_requests import MoneyRequests
 from clients.pin_pad import PinPad
 from clients.purpose import CARD_CODE, CARD_LOSS, CARD_PIN, CARD_STATUS, COUNTER_IDENTITY, MEDICAL_VISIT
+from clients.services.card_authentication import AUTHENTICATE_CARD, CREATE_CHALLENGE
+from clients.services.cards import GET_CARD_STATUS, LIFT_LOSS, REPORT_LOSS
+from clients.services.cryptography import VERIFY_PIN
+from clients.services.identity import ISSUE_CARD_CODE, VERIFY_IDENTITY
 from clients.terminal import APPROVED
 from loadtests.card_pool import CardPool, CodeOnPhone
 from loadtests.core_calls import DONE, Acknowledgement, Calls
@@ -84,9 +87,7 @@ class Desk:
         """The chip answers a fresh challenge: two calls."""
         resident = self._take()
         try:
-            challenge = self._calls.send(
-                rpcs.CREATE_CHALLENGE, card_authentication_pb2.CreateChallengeRequest()
-            )
+            challenge = self._calls.send(CREATE_CHALLENGE, card_authentication_pb2.CreateChallengeRequest())
             request = card_authentication_pb2.AuthenticateCardRequest(
                 request_id=new_request_id(),
                 catalogue_item=MEDICAL_VISIT.catalogue_item,
@@ -94,7 +95,7 @@ class Desk:
                 answer=resident.chip.answer(challenge),
                 terminal_id=self._terminal_id,
             )
-            response = self._calls.send(rpcs.AUTHENTICATE_CARD, request)
+            response = self._calls.send(AUTHENTICATE_CARD, request)
         finally:
             self._pool.give_back(resident)
         self._answered(OperationKind.AUTHENTICATE_CARD, request.request_id, reason=response.reason)
@@ -136,7 +137,7 @@ class Desk:
             pin=self._enter_pin(resident.chip.pan),
         )
         try:
-            response = self._calls.send(rpcs.VERIFY_PIN, request)
+            response = self._calls.send(VERIFY_PIN, request)
         finally:
             self._pool.give_back(resident)
         self._answered(OperationKind.VERIFY_PIN, request.request_id, reason=response.reason)
@@ -154,7 +155,7 @@ class Desk:
             card=resident.by_identity_number,
         )
         try:
-            response = self._calls.send(rpcs.GET_CARD_STATUS, request)
+            response = self._calls.send(GET_CARD_STATUS, request)
         finally:
             self._pool.give_back(resident)
         self._acknowledge(Acknowledgement(kind=OperationKind.GET_CARD_STATUS))
@@ -197,7 +198,7 @@ class Desk:
         return request
 
     def _verify(self, request: identity_pb2.VerifyIdentityRequest) -> str:
-        response = self._calls.send(rpcs.VERIFY_IDENTITY, request)
+        response = self._calls.send(VERIFY_IDENTITY, request)
         self._answered(OperationKind.VERIFY_IDENTITY, request.request_id, reason=response.reason)
         if response.verified:
             return ""
@@ -214,7 +215,7 @@ class Desk:
         )
         asked_at_s = self._now_s()
         try:
-            response = self._calls.send(rpcs.ISSUE_CARD_CODE, request)
+            response = self._calls.send(ISSUE_CARD_CODE, request)
         except BaseException:
             self._pool.give_back(resident)
             raise
@@ -229,7 +230,7 @@ class Desk:
             card=resident.by_identity_number,
             kind=cards_pb2.LOSS_KIND_FORMAL,
         )
-        self._calls.send(rpcs.REPORT_LOSS, request)
+        self._calls.send(REPORT_LOSS, request)
         self._answered(OperationKind.REPORT_LOSS, request.request_id)
 
     def _lift_loss(self, resident: Resident) -> None:
@@ -239,7 +240,7 @@ class Desk:
             catalogue_item_version=CARD_LOSS.catalogue_item_version,
             card=resident.by_identity_number,
         )
-        self._calls.send(rpcs.LIFT_LOSS, request)
+        self._calls.send(LIFT_LOSS, request)
         self._answered(OperationKind.LIFT_LOSS, request.request_id)
 
     def _answered(self, kind: OperationKind, request_id: str, *, reason: int = DONE) -> None:

@@ -10,9 +10,9 @@ from typing import Final
 from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import cryptography_pb2
 
-from clients import service_client as rpcs
 from clients.demo.residents import Resident
 from clients.money_requests import MoneyRequests
+from clients.services.authorization import AUTHORIZE
 from clients.terminal import APPROVED, verify_answer
 from loadtests.card_pool import CardPool
 from loadtests.core_calls import Acknowledgement, Calls
@@ -148,7 +148,7 @@ class Till:
 
     def _submit(self, request: pb.AuthorizeRequest, resident: Resident | None = None) -> str:
         """Sends it and acknowledges its answer; with a card there, its chip checks who answered."""
-        response = self._calls.send(rpcs.AUTHORIZE, request)
+        response = self._calls.send(AUTHORIZE, request)
         self._acknowledge(
             Acknowledgement(
                 kind=OperationKind[pb.OperationType.Name(request.operation).removeprefix("OPERATION_TYPE_")],

@@ -20,7 +20,8 @@ from clients.errors import (
     UnavailableError,
 )
 from clients.events import answers, subscribe
-from clients.service_client import SUBSCRIBE_EVENTS, OneCardClient
+from clients.service_client import OneCardClient
+from clients.services.settlement import SUBSCRIBE_EVENTS
 from server.settlement import subscriptions
 
 WAIT_S = 30.0

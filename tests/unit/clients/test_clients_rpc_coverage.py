@@ -1,9 +1,12 @@
 """Every RPC of the protos has exactly one typed client method, of the RPC's own types and path."""
 
+import importlib
 import inspect
+import pkgutil
 import re
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from typing import Any
 
 import pytest
 from google.protobuf import message_factory
@@ -19,7 +22,7 @@ from onecard.v1 import (
     settlement_pb2,
 )
 
-from clients import service_client
+from clients import services
 from clients.channel import UnaryRpc
 from clients.events import ServerStreamRpc
 from clients.frames import StreamRpc
@@ -46,6 +49,15 @@ ANSWERED_BY_STREAM = [method for method in METHODS if not method.client_streamin
 STREAMING = [method for method in METHODS if method.client_streaming]
 
 
+# What the modules of the services declare, each RPC where it stands.
+RPCS: list[Any] = [
+    value
+    for info in pkgutil.iter_modules(services.__path__)
+    for value in vars(importlib.import_module(f"{services.__name__}.{info.name}")).values()
+    if isinstance(value, UnaryRpc | StreamRpc | ServerStreamRpc)
+]
+
+
 def snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
@@ -55,8 +67,6 @@ def path_of(method: MethodDescriptor) -> str:
 
 
 def test_every_proto_file_with_a_service_is_looked_at() -> None:
-    import pkgutil
-
     import onecard.v1
 
     modules = {info.name for info in pkgutil.iter_modules(onecard.v1.__path__) if info.name.endswith("_pb2")}
@@ -74,7 +84,7 @@ def test_client_has_one_method_for_each_rpc_and_no_other() -> None:
 def test_unary_rpc_has_its_own_path_and_types(method: MethodDescriptor) -> None:
     request = message_factory.GetMessageClass(method.input_type)
     response = message_factory.GetMessageClass(method.output_type)
-    rpcs = [value for value in vars(service_client).values() if isinstance(value, UnaryRpc)]
+    rpcs = [value for value in RPCS if isinstance(value, UnaryRpc)]
     (rpc,) = [rpc for rpc in rpcs if rpc.path == path_of(method)]
     assert (rpc.request_type, rpc.response_type) == (request, response)
     function = getattr(OneCardClient, snake_case(method.name))
@@ -83,14 +93,14 @@ def test_unary_rpc_has_its_own_path_and_types(method: MethodDescriptor) -> None:
     # The method calls the RPC of its name, and only that.
     constant = snake_case(method.name).upper()
     assert constant in inspect.getsource(function)
-    assert getattr(service_client, constant) is rpc
+    assert getattr(inspect.getmodule(function), constant) is rpc
 
 
 @pytest.mark.parametrize("method", STREAMING, ids=path_of)
 def test_streaming_rpc_has_its_own_path_and_types(method: MethodDescriptor) -> None:
     request = message_factory.GetMessageClass(method.input_type)
     response = message_factory.GetMessageClass(method.output_type)
-    rpcs = [value for value in vars(service_client).values() if isinstance(value, StreamRpc)]
+    rpcs = [value for value in RPCS if isinstance(value, StreamRpc)]
     (rpc,) = [rpc for rpc in rpcs if rpc.path == path_of(method)]
     assert (rpc.request_type, rpc.response_type) == (request, response)
     function = getattr(OneCardClient, snake_case(method.name))
@@ -99,14 +109,14 @@ def test_streaming_rpc_has_its_own_path_and_types(method: MethodDescriptor) -> N
     assert hints["return"] == AsyncIterator[response]
     constant = snake_case(method.name).upper()
     assert constant in inspect.getsource(function)
-    assert getattr(service_client, constant) is rpc
+    assert getattr(inspect.getmodule(function), constant) is rpc
 
 
 @pytest.mark.parametrize("method", ANSWERED_BY_STREAM, ids=path_of)
 def test_rpc_answered_by_a_stream_has_its_own_path_and_types(method: MethodDescriptor) -> None:
     request = message_factory.GetMessageClass(method.input_type)
     response = message_factory.GetMessageClass(method.output_type)
-    rpcs = [value for value in vars(service_client).values() if isinstance(value, ServerStreamRpc)]
+    rpcs = [value for value in RPCS if isinstance(value, ServerStreamRpc)]
     (rpc,) = [rpc for rpc in rpcs if rpc.path == path_of(method)]
     assert (rpc.request_type, rpc.response_type) == (request, response)
     function = getattr(OneCardClient, snake_case(method.name))
@@ -114,9 +124,9 @@ def test_rpc_answered_by_a_stream_has_its_own_path_and_types(method: MethodDescr
     assert (hints["request"], hints["return"]) == (request, AsyncGenerator[response, None])
     constant = snake_case(method.name).upper()
     assert constant in inspect.getsource(function)
-    assert getattr(service_client, constant) is rpc
+    assert getattr(inspect.getmodule(function), constant) is rpc
 
 
 def test_no_unary_rpc_is_declared_twice() -> None:
-    paths = [value.path for value in vars(service_client).values() if isinstance(value, UnaryRpc)]
+    paths = [value.path for value in RPCS if isinstance(value, UnaryRpc)]
     assert sorted(paths) == sorted(path_of(method) for method in UNARY)
