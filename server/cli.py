@@ -14,7 +14,7 @@ import click
 
 from server.database_options import database_dsn, database_options
 from server.errors import ConfigurationError, OneCardError
-from server.settings import click_options, settings_from_flags
+from server.settings_flags import click_options, settings_from_flags
 
 EXIT_CONFIGURATION = 2
 EXIT_FAILED = 1
