@@ -1,5 +1,6 @@
 """SettlementService on the wire: check, convert, call. Shows a participant what is its own, and operators all."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,8 @@ EVENTS_CLASS = "settlement_events"
 KINDS_MAX = 32
 PAGE_SIZE_DEFAULT = 31
 PAGE_SIZE_MAX = 366
+# As the schema has it.
+_PARTICIPANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,31}", re.ASCII)
 _FILES = {
     pb.CLOSING_FILE_CSV: ClosingFile.CSV,
     pb.CLOSING_FILE_PARQUET: ClosingFile.PARQUET,
@@ -149,10 +152,13 @@ def _whose_events(participant_id: str, caller: Participant) -> str | None:
 def _whose(participant_id: str, caller: Participant) -> str:
     """
     Raises:
+        MalformedFieldError: no participant can have this id.
         NotGrantedError: another participant than the caller, who is no operator.
     """
     if not participant_id or participant_id == caller.participant_id:
         return caller.participant_id
+    if not _PARTICIPANT_ID.fullmatch(participant_id):
+        raise MalformedFieldError("participant", "must be 2 to 32 of a-z, 0-9 and hyphen")
     if caller.kind != OPERATOR:
         raise NotGrantedError(
             "OPERATOR_ONLY", "only operators may see other participants", field="participant"

@@ -96,8 +96,15 @@ BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "service_code": ("", "20", "2011", "2a1", "２01"),
     "card_verification_value": ("", "12", "1234", "12a", "１23"),
     "command": (0, 5, -1),
+    # The last is the number of no event yet.
+    "after_sequence": (-1, -(2**63), 2**63 - 1),
+    "kinds": ((0,), (99,), (-1,), (1, 2, 0), (1,) * 33),
+    "participant": ("b", "b" * 33, "BANK-01", "bank 01", "-bank-01", "bank-01\n", "bank-01\x00", "银行一"),
+    "page_size": (367, 2**32 - 1),
+    "file": (0, 5, -1),
 }
 BAD_VALUES["to_pan"] = BAD_VALUES["pan"]
+BAD_VALUES["page_token"] = BAD_VALUES["business_date"]
 # Where a field differs from its namesakes.
 MORE_BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "Authorize.terminal_id": ("",),
@@ -106,6 +113,8 @@ MORE_BAD_VALUES: dict[str, tuple[Any, ...]] = {
     "LookUpOperation.switch_key.terminal_id": ("",),
     "LookUpOperation.switch_key.business_date": ("",),
     "LookUpOperation.switch_key.mti_class": (0,),
+    "GetSettlementPosition.business_date": ("",),
+    "DownloadClosing.business_date": ("",),
     "IssueCard.pan": ("4012888888881881",),
     "IssueCard.identification_code": ("360100D15600000500BF7C7A48FB4966",),
     # Not bound to the card.

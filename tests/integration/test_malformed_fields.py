@@ -28,7 +28,7 @@ from google.protobuf.descriptor import Descriptor
 from malformed_values import BAD_VALUES, MORE_BAD_VALUES
 from money_requests import by_stan, refund, transfer
 from onecard.v1 import authorization_pb2 as pb
-from onecard.v1 import card_authentication_pb2, common_pb2, cryptography_pb2
+from onecard.v1 import card_authentication_pb2, common_pb2, cryptography_pb2, settlement_pb2
 from pin_pad import pin_change, pin_issue, pin_unblock, pin_verification, stateless_requests
 from virtual_card import VirtualCard
 
@@ -113,6 +113,16 @@ def valid_requests(rpc: str, card: VirtualCard) -> list[Any]:
         "ChangePin": lambda: [pin_change(card)],
         "UnblockPin": lambda: references(pin_unblock, card),
         "IssuePin": lambda: [pin_issue(card)],
+        "SubscribeEvents": lambda: [settlement_pb2.SubscribeEventsRequest()],
+        "GetSettlementPosition": lambda: [
+            settlement_pb2.GetSettlementPositionRequest(business_date="20261124")
+        ],
+        "ListClosings": lambda: [settlement_pb2.ListClosingsRequest()],
+        "DownloadClosing": lambda: [
+            settlement_pb2.DownloadClosingRequest(
+                business_date="20261124", file=settlement_pb2.CLOSING_FILE_CSV
+            )
+        ],
     }
     if rpc == "VerifyArqc":
         by_method_1 = stateless_requests(card.pan)[rpc]
@@ -150,23 +160,20 @@ def leaves(descriptor: Descriptor, prefix: str = "") -> Iterator[str]:
 
 
 METHODS = {
-    method.name: (f"{service}/{method.name}", method.input_type)
+    method.name: (f"{service}/{method.name}", method)
     for service, descriptor in SERVICES.items()
     for method in descriptor.methods
     # Their callers are operators, with tests of their own.
-    if descriptor.name not in ("KeyService", "RuleService", "SettlementService")
+    if descriptor.name not in ("KeyService", "RuleService")
 }
-# Streams carry the unary requests, a challenge has no field to break, and keys are changed by operators, with tests of
-# their own.
+# Streams of frames carry the unary requests, and a challenge has no field to break.
 RPCS = sorted(
-    rpc
-    for rpc, (path, _) in METHODS.items()
-    if not rpc.endswith("Stream") and rpc != "CreateChallenge" and ".KeyService/" not in path
+    rpc for rpc, (_, method) in METHODS.items() if not method.client_streaming and rpc != "CreateChallenge"
 )
 FIELDS = [
     field
     for rpc in RPCS
-    for path in leaves(METHODS[rpc][1])
+    for path in leaves(METHODS[rpc][1].input_type)
     if not (field := f"{rpc}.{path}").startswith(ELSEWHERE)
 ]
 
@@ -189,7 +196,10 @@ def with_value(message: Any, path: str, value: Any) -> Any:
         return changed(message, **{name: with_value(getattr(message, name), rest, value)})
     copy = changed(message)
     copy.ClearField(name)
-    setattr(copy, name, value)
+    if isinstance(value, tuple):
+        getattr(copy, name).extend(value)
+    else:
+        setattr(copy, name, value)
     return copy
 
 
@@ -202,7 +212,10 @@ def carries(message: Any, path: str) -> bool:
 
 
 async def send(caller: Caller, rpc: str, request: Any) -> Any:
-    path, _ = METHODS[rpc]
+    path, method = METHODS[rpc]
+    if method.server_streaming:
+        answers = caller.channel.unary_stream(f"/{path}", request_serializer=None)
+        return await answers(request.SerializeToString(), timeout=CALL_S).read()
     call = caller.channel.unary_unary(f"/{path}", request_serializer=None)
     return await call(request.SerializeToString(), timeout=CALL_S)
 
