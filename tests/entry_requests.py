@@ -3,7 +3,7 @@
 import secrets
 from typing import Any
 
-from core_under_test import CALL_S, Caller, new_id, purchase, purpose
+from core_under_test import CALL_S, Caller, new_id, purchase, purpose, refusal_of
 from onecard.v1 import authorization_pb2 as pb
 from onecard.v1 import common_pb2, identity_pb2
 from virtual_card import VirtualCard
@@ -83,3 +83,9 @@ def with_mac(
     key = store.lend(store.active(name))
     put_mac(request, key, name=name)
     return request
+
+
+async def refused(call: Any) -> tuple[str, str, str]:
+    """Code, reason and field of the refusal of a call that must have no outcome."""
+    refusal = await refusal_of(call)
+    return refusal.code.name, refusal.reason, refusal.field

@@ -16,6 +16,8 @@ WALLETS = 40
 FIRST_WALLET = 1_000_000
 SETTLEMENT_ACCOUNT = 7
 OPERATIONS_DAYS = 100
+# Days ago of a date that is due.
+OLD = OPERATIONS_DAYS + 3
 
 INSERT_OPERATIONS = """
 INSERT INTO operations (operation_id, request_id, card_id, amount_minor, terminal_time_unix_ms, decided_at,

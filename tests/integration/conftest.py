@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+from archive_trial import Trial
 from core_under_test import Core, distant_cutoff, open_directory
 from cryptography_requests import add_cryptography_keys
 from engine_bench import CARDS, FIRST_ACCOUNT, Bench
@@ -24,6 +25,7 @@ from settlement_site import Site, make_database
 from crypto.key_store.software import SoftwareKeyStore
 from server.database import migrate
 from server.database.embedded import EmbeddedPostgres
+from server.database.pool import HOT_PATH_SETTINGS
 from server.key_calls import KeyCalls
 from server.keys.execution import AdministeredKeys
 from server.settings import Settings, socket_dsn
@@ -217,3 +219,28 @@ async def site(postgres: EmbeddedPostgres, data_dir: Path) -> AsyncIterator[Site
     await site.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()
+
+
+@pytest_asyncio.fixture
+async def trial(empty_database: str, tmp_path: Path) -> AsyncIterator[Trial]:
+    """A migrated database to archive from, and a directory to archive into."""
+    trial = await Trial.open(empty_database, tmp_path / "archive")
+    yield trial
+    await trial.database.close()
+
+
+@pytest_asyncio.fixture
+async def served(site: Site) -> AsyncIterator[Site]:
+    """One worker serves the site, and sends signs of life."""
+    await asyncio.to_thread(site.start_worker)
+    yield site
+
+
+@pytest_asyncio.fixture
+async def connections(empty_database: str) -> AsyncIterator[list[Any]]:
+    """Three connections to a migrated database, set as those of the lanes."""
+    opened = [await asyncpg.connect(empty_database, server_settings=HOT_PATH_SETTINGS) for _ in range(3)]
+    await migrate.migrate(opened[0])
+    yield opened
+    for connection in opened:
+        await connection.close()

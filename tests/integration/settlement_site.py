@@ -1,6 +1,7 @@
 """A place for settlement's tests: a database of its own, writers like the engine's lanes, workers that serve it."""
 
 import asyncio
+import contextlib
 import datetime
 import itertools
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from onecard.v1 import settlement_pb2 as pb
 from running_instance import eventually
 
 from clients.channel import ClientCredentials, OneCardChannel
@@ -33,6 +35,7 @@ PURCHASE, DEPOSIT = OperationKind.PURCHASE, OperationKind.DEPOSIT
 CLASSES = ("settlement_events", "settlement_position", "settlement_closing")
 ENGINE = load("server.engine")
 NO_ACCESS: list[tuple[()]] = [()] * 8
+WAIT_S = 30.0
 WORKER = Path(__file__).with_name("settlement_worker.py")
 
 
@@ -249,3 +252,17 @@ class Site:
 
 
 __all__ = ["Lane", "Move", "Site", "Written", "eventually", "make_database"]
+
+
+async def taken(
+    client: OneCardClient, *, through: int, after: int = 0, kinds: Sequence[int] = (), participant: str = ""
+) -> list[pb.Event]:
+    """The events up to a number, from one subscription."""
+    request = pb.SubscribeEventsRequest(after_sequence=after, kinds=kinds, participant=participant)  # type: ignore[arg-type]
+    events: list[pb.Event] = []
+    async with asyncio.timeout(WAIT_S), contextlib.aclosing(client.subscribe_events(request)) as messages:
+        async for message in messages:
+            events += message.events
+            if message.through_sequence >= through:
+                return events
+    raise AssertionError("a subscription has no end")

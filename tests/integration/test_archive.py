@@ -1,52 +1,27 @@
 """Archives: what leaves the database is proved to be in a file first, and nothing that is needed leaves."""
 
-import asyncio
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pyarrow.parquet as pq
 import pytest
-import pytest_asyncio
-from archive_trial import OPERATIONS_DAYS, Trial
+from archive_trial import OLD, OPERATIONS_DAYS, Trial
 
 from server.archive import archiving, parquet_file
-from server.archive.errors import ArchiveError, HeldBackError
-from server.archive.record import sole_connection
+from server.archive.errors import ArchiveError
 from server.archive.restoring import restore_date, restore_file
 from server.archive.tables import OPERATIONS, TABLES
 from server.engine.operation import OperationKind
 from server.settlement.reconcile import reconcile
-
-OLD = OPERATIONS_DAYS + 3
-
-
-@pytest_asyncio.fixture
-async def trial(empty_database: str, tmp_path: Path) -> AsyncIterator[Trial]:
-    trial = await Trial.open(empty_database, tmp_path / "archive")
-    yield trial
-    await trial.database.close()
 
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several row groups out of few rows."""
     monkeypatch.setattr(parquet_file, "ROWS_PER_GROUP", 70)
-
-
-async def reason_of(trial: Trial, business_date: Any) -> str:
-    """Why a date does not go."""
-    with pytest.raises(ArchiveError) as refused:
-        async with sole_connection(trial.dsn) as connection:
-            await archiving.archive_date(connection, business_date, trial.policy)
-    assert await trial.is_online(business_date)
-    assert await trial.database.fetchval("SELECT count(*) FROM archives") == 0
-    return refused.value.message
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -158,147 +133,6 @@ async def test_date_without_rows_is_archived_and_restored_too(trial: Trial) -> N
     assert await trial.is_online(day)
 
 
-async def test_date_that_is_still_looked_up_stays(trial: Trial) -> None:
-    # 72 hours, and a day because a business date begins on the evening before.
-    await trial.fill(trial.ago(4), operations=10)
-    assert "still looked up" in await reason_of(trial, trial.ago(4))
-    await trial.fill(trial.ago(5), operations=10)
-    async with sole_connection(trial.dsn) as connection:
-        await archiving.archive_date(connection, trial.ago(5), trial.policy)
-    assert not await trial.is_online(trial.ago(5))
-
-
-async def test_date_with_a_pending_hold_stays_until_it_ends(trial: Trial) -> None:
-    day = trial.ago(OLD)
-    await trial.fill(day, operations=10)
-    await trial.database.execute(
-        "INSERT INTO holds (hold_id, shard, card_id, account_id, state, authorized_minor, held_minor, expires_at)"
-        " SELECT operation_id, shard, card_id, account_id, 1, 5, 5, now() FROM operations"
-        " WHERE business_date = $1 LIMIT 1",
-        day,
-    )
-    assert "hold" in await reason_of(trial, day)
-    await trial.database.execute("UPDATE holds SET state = 5, held_minor = 0")
-    assert len(await trial.archive()) == 1
-
-
-async def test_date_with_events_without_a_number_stays(trial: Trial) -> None:
-    day = trial.ago(OLD)
-    await trial.fill(day, operations=10, settled=False)
-    await trial.database.execute(
-        "INSERT INTO event_batches (first_operation_id, last_operation_id, operation_count, business_date, decided_at,"
-        " shard) SELECT operation_id, operation_id, 1, business_date, decided_at, shard FROM operations"
-        " WHERE business_date = $1 LIMIT 1",
-        day,
-    )
-    await trial.settle(day)
-    assert "no number" in await reason_of(trial, day)
-    await trial.database.execute("UPDATE event_batches SET sequence = 1")
-    assert len(await trial.archive()) == 1
-    # They stay: the event feed shows by them what is archived.
-    assert await trial.database.fetchval("SELECT count(*) FROM event_batches") == 1
-
-
-async def test_date_that_is_not_settled_stays(trial: Trial) -> None:
-    day = trial.ago(OLD)
-    await trial.fill(day, operations=10, settled=False)
-    assert "settlement" in await reason_of(trial, day)
-    await trial.settle(day)
-    assert len(await trial.archive()) == 1
-
-
-async def test_without_settlement_every_date_may_go(trial: Trial) -> None:
-    await trial.fill(trial.ago(OLD), operations=10, settled=False)
-    await trial.database.execute("DROP TABLE made_days")
-    assert len(await trial.archive()) == 1
-
-
-async def test_table_with_a_column_that_archives_do_not_know_stays(trial: Trial) -> None:
-    day = trial.ago(OLD)
-    await trial.fill(day, operations=10)
-    await trial.database.execute("ALTER TABLE postings ADD COLUMN colour text")
-    assert "other columns" in await reason_of(trial, day)
-
-
-async def test_date_somebody_writes_into_stays(trial: Trial) -> None:
-    day = trial.ago(OLD)
-    await trial.fill(day, operations=10)
-    writer = await asyncpg.connect(trial.dsn)
-    transaction = writer.transaction()
-    await transaction.start()
-    await writer.execute("INSERT INTO postings VALUES (1, 1000000, 7, 1, $1, 1, 0)", day)
-    assert "writes into it" in await reason_of(trial, day)
-    await transaction.rollback()
-    await writer.close()
-
-
-@pytest.mark.parametrize("table", [table.name for table in TABLES])
-async def test_date_whose_file_comes_out_wrong_stays(
-    trial: Trial, table: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A disk that gives back other bytes than it was given, told by reading the file again."""
-    day = trial.ago(OLD)
-    await trial.fill(day, operations=200)
-    finish = parquet_file.ArchiveWriter.finish
-
-    def finish_on_a_bad_disk(writer: Any) -> Any:
-        sums = finish(writer)
-        path = trial.directory / f"{table}_{day:%Y%m%d}.1.parquet"
-        if path.exists():
-            content = bytearray(path.read_bytes())
-            content[300] ^= 0xFF
-            path.write_bytes(content)
-        return sums
-
-    monkeypatch.setattr(parquet_file.ArchiveWriter, "finish", finish_on_a_bad_disk)
-    message = await reason_of(trial, day)
-    assert "damaged" in message or "not equal" in message
-    monkeypatch.undo()
-    # What is left of the attempt is in nobody's way.
-    (done,) = await trial.archive()
-    assert done.generation == 1
-
-
-async def test_one_date_that_stays_does_not_stop_the_next(trial: Trial) -> None:
-    for days in (OLD, OLD + 1):
-        await trial.fill(trial.ago(days), operations=10)
-    await trial.database.execute(
-        "INSERT INTO holds (hold_id, shard, card_id, account_id, state, authorized_minor, held_minor, expires_at)"
-        " SELECT operation_id, shard, card_id, account_id, 1, 5, 5, now() FROM operations"
-        " WHERE business_date = $1 LIMIT 1",
-        trial.ago(OLD + 1),
-    )
-    stayed, done = await trial.archive()
-    assert stayed[0] == trial.ago(OLD + 1)
-    assert isinstance(stayed[1], HeldBackError)
-    assert done.business_date == trial.ago(OLD)
-
-
-async def test_what_the_disk_or_the_database_refuses_is_told_of_the_date(trial: Trial) -> None:
-    day = trial.ago(OLD)
-    await trial.fill(day, operations=10)
-    trial.directory.write_text("a file in its place")
-    ((_, refused),) = await trial.archive()
-    assert (refused.reason, refused.message) == (
-        "ARCHIVE_FILE_FAILED",
-        "the files cannot be used: File exists",
-    )
-    trial.directory.unlink()
-    await trial.database.execute("ALTER TABLE archives ADD CONSTRAINT archives_test CHECK (row_count = 0)")
-    ((_, refused),) = await trial.archive()
-    assert refused.reason == "ARCHIVE_DATABASE_REFUSED"
-    assert "CheckViolationError (23514)" in refused.message
-    assert await trial.is_online(day)
-    await trial.database.execute("ALTER TABLE archives DROP CONSTRAINT archives_test")
-    assert len(await trial.archive()) == 1
-
-
-async def test_two_do_not_archive_at_once(trial: Trial) -> None:
-    async with sole_connection(trial.dsn):
-        with pytest.raises(ArchiveError, match="another process"):
-            await trial.archive()
-
-
 async def test_restore_refuses_what_was_not_recorded(trial: Trial) -> None:
     days = [trial.ago(OLD), trial.ago(OLD + 1)]
     for day in days:
@@ -340,86 +174,6 @@ async def test_records_of_archives_cannot_be_changed(trial: Trial) -> None:
     for table in ("archives", "archive_events"):
         with pytest.raises(asyncpg.RestrictViolationError):
             await trial.database.execute(f"UPDATE {table} SET generation = 9")
-
-
-async def test_operations_and_postings_cannot_be_truncated(trial: Trial) -> None:
-    for name in (
-        "operations",
-        "postings",
-        f"operations_{trial.today:%Y%m%d}",
-        f"postings_{trial.today:%Y%m%d}",
-    ):
-        with pytest.raises(asyncpg.RestrictViolationError):
-            await trial.database.execute(f"TRUNCATE {name}")
-
-
-async def test_partitions_are_made_while_others_read_and_write(trial: Trial) -> None:
-    """A report that reads for minutes must not have every batch wait behind a new partition."""
-    reader, writer = [await asyncpg.connect(trial.dsn) for _ in range(2)]
-    transactions = [connection.transaction() for connection in (reader, writer)]
-    for transaction in transactions:
-        await transaction.start()
-    await reader.fetch("SELECT count(*) FROM operations")
-    await reader.fetch("SELECT count(*) FROM postings")
-    await writer.execute("INSERT INTO postings VALUES (1, 1000000, 7, 1, $1, 1, 0)", trial.today)
-    await trial.database.execute("SET lock_timeout = '100ms'")
-    assert await trial.database.fetchval("SELECT ensure_partitions($1, 3)", trial.ago(50)) == 6
-    for transaction in transactions:
-        await transaction.rollback()
-    for connection in (reader, writer):
-        await connection.close()
-
-
-@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Etc/GMT+12", "Asia/Shanghai"])
-async def test_partitions_are_the_same_in_every_time_zone_of_the_session(trial: Trial, zone: str) -> None:
-    await trial.database.execute(f"SET timezone = '{zone}'")
-    await trial.database.execute("SET datestyle = 'German'")
-    day = trial.ago(60)
-    await trial.database.execute("SELECT ensure_partitions($1, 2)", day)
-    bounds = "SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE relname = $1"
-    await trial.database.execute("SET datestyle = 'ISO'")
-    for at in (day, day + timedelta(days=1)):
-        expected = f"FOR VALUES FROM ('{at}') TO ('{at + timedelta(days=1)}')"
-        assert await trial.database.fetchval(bounds, f"operations_{at:%Y%m%d}") == expected
-
-
-async def test_batches_wait_no_longer_than_a_moment_while_a_date_is_dropped(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A long reader keeps the date; those who read and write behind the archive go on in between its attempts."""
-    monkeypatch.setattr(archiving, "DROP_PAUSE_MAX_S", 0.2)
-    monkeypatch.setattr(archiving, "DROP_ATTEMPTS_MAX", 8)
-    day = trial.ago(OLD)
-    await trial.fill(day, operations=100)
-    reader, hot = [await asyncpg.connect(trial.dsn) for _ in range(2)]
-    # As the lanes do.
-    await hot.execute("SET lock_timeout = '300ms'")
-    reading = reader.transaction()
-    await reading.start()
-    await reader.fetch("SELECT count(*) FROM operations")
-    archiving_task = asyncio.create_task(trial.archive())
-    number = 0
-    longest_s = 0.0
-    clock = asyncio.get_running_loop().time
-    while not archiving_task.done():
-        started = clock()
-        async with hot.transaction():
-            await hot.fetch("SELECT 1 FROM operations WHERE request_id = gen_random_uuid()")
-            number += 1
-            await hot.execute(
-                "INSERT INTO postings VALUES ($1, 1000000, 7, 1, $2, 1, 0)", number, trial.today
-            )
-        longest_s = max(longest_s, clock() - started)
-        await asyncio.sleep(0.002)
-    (stayed,) = await archiving_task
-    assert "long transactions" in stayed[1].message
-    assert number > 100
-    assert longest_s < 0.3
-    await reading.rollback()
-    (done,) = await trial.archive()
-    assert done.business_date == day
-    for connection in (reader, hot):
-        await connection.close()
 
 
 def test_unfinished_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:

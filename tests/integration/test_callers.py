@@ -136,7 +136,7 @@ def test_every_unary_rpc_is_tried() -> None:
     streams = {
         "AuthorizationService/AuthorizeStream",
         "CryptographyService/CryptographyStream",
-        # Refused in test_events.py and test_settlement_core.py.
+        # Refused in test_subscriptions.py and test_settlement_core.py.
         "SettlementService/SubscribeEvents",
         "SettlementService/DownloadClosing",
     }
