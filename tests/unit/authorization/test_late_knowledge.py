@@ -1,4 +1,4 @@
-"""What a caller cannot know must not cost the holder: lost answers, partial approvals, the cut-off; nor tell a finder."""
+"""What a caller cannot know must not cost the holder: lost answers, partial approvals, the cut-off."""
 
 from dataclasses import replace
 from datetime import timedelta
