@@ -85,6 +85,8 @@ def judge_card(
     if cryptogram is not None:
         require_checked(cryptogram)
         is_genuine = cryptogram.verified is not None
+        # Anew: a batch that lost a race is decided again.
+        cryptogram.is_fresh = False
     reason = earlier
     if reason is None and credentials is not None:
         reason = _reason_of_naming(operation, credentials, batch, card)
@@ -101,7 +103,7 @@ def judge_card(
         and card is not None
         and earlier is not Reason.MESSAGE_MAC_INVALID
     ):
-        is_fresh = advance_atc(card, cryptogram.check.atc)
+        is_fresh = cryptogram.is_fresh = advance_atc(card, cryptogram.check.atc)
     doubt = None
     if not is_genuine:
         doubt = Reason.CRYPTOGRAM_INVALID

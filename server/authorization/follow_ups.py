@@ -32,7 +32,7 @@ class FollowUps:
         """Decides one; changes working copies."""
         key = operation.original
         assert key is not None, "a follow-up names its original"
-        original = originals.find(key, business_date=batch.business_date)
+        original = originals.find(key, operation, batch)
         match operation.kind:
             case OperationKind.REVERSAL:
                 terminal = self._book.terminals.get((operation.participant_id, operation.terminal_id))

@@ -90,9 +90,9 @@ class MoneyOperation(CryptogramOperation):
 
     @property
     def is_proven(self) -> bool:
-        """Whether the card proved itself, by its chip or by a code that the present decision used up."""
+        """Whether the card proved itself, by its chip now or by a code that the present decision used up."""
         if self.cryptogram is not None:
-            return self.cryptogram.verified is not None
+            return self.cryptogram.verified is not None and self.cryptogram.is_fresh
         return self.credentials is not None and self.credentials.has_genuine_code
 
     @property

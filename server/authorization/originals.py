@@ -6,7 +6,7 @@ an original that was decided a moment before it in the same batch.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
@@ -29,6 +29,9 @@ from server.engine.request_log import tombstone_switch_key
 from server.rulebook.rules import Channel
 
 STATEMENTS = load("server.authorization")
+A_DAY = timedelta(days=1)
+# How long after its original a reversal without a business date may come and still mean one of the date before.
+LATE_REVERSAL_MAX = timedelta(hours=1)
 
 
 class HoldState(IntEnum):
@@ -90,6 +93,8 @@ class Original:
     business_date: date
     original_operation_id: int | None
     channel: Channel | None
+    # None for one of this batch.
+    decided_at: datetime | None = None
     suspense_minor: int = 0
     credit_account_id: int | None = None
     reversed_minor: int = 0
@@ -110,6 +115,15 @@ class Original:
             and self.kind is not OperationKind.TOMBSTONE
         )
 
+    def use_again(self, card: CardState, amount_minor: int, batch: Batch) -> None:
+        """Counts again what the void of this operation gave back of its channel's limits, when that is undone."""
+        if self.channel is None:
+            return
+        usage = Usage(card.usage, batch.business_date)
+        is_whole = self.left_minor == self.approved_minor
+        usage.take_again(self.channel, amount_minor, used_on=self.business_date, is_whole=is_whole)
+        card.usage, card.changed = usage.pack(), True
+
     def give_back_usage(self, card: CardState, amount_minor: int, batch: Batch, *, is_whole: bool) -> None:
         """Lets the card use again what this operation used of its channel's limits; ``is_whole``: its count too."""
         if self.channel is None:
@@ -117,6 +131,10 @@ class Original:
         usage = Usage(card.usage, batch.business_date)
         usage.give_back(self.channel, amount_minor, used_on=self.business_date, is_whole=is_whole)
         card.usage, card.changed = usage.pack(), True
+
+    @property
+    def was_partial(self) -> bool:
+        return self.response_code == "10"
 
     @property
     def suspense_left_minor(self) -> int:
@@ -167,14 +185,24 @@ class Originals:
         """Those of which something was taken back, or given back again, by this batch."""
         return [original for original in self._by_id.values() if original.changed]
 
-    def find(self, key: OriginalKey, *, business_date: date) -> Original | None:
-        """What a reference names."""
+    def find(self, key: OriginalKey, operation: MoneyOperation, batch: Batch) -> Original | None:
+        """What a reference names.
+
+        A reversal that names no business date may come just after a cut-off: its caller cannot know the date of an
+        original whose answer was lost. What was approved of the date before a moment ago is then meant.
+        """
         if key.request_id is not None:
             return self._by_request.get(key.request_id)
         if key.operation_id is not None:
             return self._by_id.get(key.operation_id)
         assert key.switch_key is not None, "the servicer asks for one of the three"
-        return self._by_switch_key.get((key.switch_key, key.business_date or business_date))
+        found = self._by_switch_key.get((key.switch_key, key.business_date or batch.business_date))
+        if found is not None or key.business_date is not None or operation.kind is not OperationKind.REVERSAL:
+            return found
+        late = self._by_switch_key.get((key.switch_key, batch.business_date - A_DAY))
+        if late is None or not late.was_approved or not late.is_of(operation) or late.decided_at is None:
+            return None
+        return late if batch.now - late.decided_at <= LATE_REVERSAL_MAX else None
 
     def has_switch_key(self, key: OriginalKey, *, business_date: date) -> bool:
         """Whether an operation of that date has the switch key of a reversal's reference."""
@@ -294,6 +322,9 @@ def _keys(followers: Iterable[MoneyOperation], batch: Batch) -> tuple[list[Any],
         if key.switch_key is not None and names_place:
             switch_keys.append(key.switch_key)
             business_dates.append(key.business_date or batch.business_date)
+            if operation.kind is OperationKind.REVERSAL and key.business_date is None:
+                switch_keys.append(key.switch_key)
+                business_dates.append(batch.business_date - A_DAY)
     return request_ids, operation_ids, switch_keys, business_dates
 
 
@@ -315,11 +346,12 @@ async def _add_from_other_shards(
 
 def _original(row: Any, shard: int) -> Original:
     operation_id, request_id, kind, code, approved, account_id, card_id, participant_id, *more = row
-    key, business_date, parent_id, channel, suspense_minor, credit_account_id = more
+    key, business_date, parent_id, channel, decided_at, suspense_minor, credit_account_id = more
     return Original(
         *(operation_id, request_id, OperationKind(kind), code, approved, account_id, card_id),
         *(participant_id, key, business_date, parent_id),
         None if channel is None else Channel(channel),
+        decided_at,
         suspense_minor,
         credit_account_id,
         shard=shard,

@@ -32,7 +32,10 @@ def decide_reversal(
         return _park(operation, batch, originals)
     if original.kind is OperationKind.TOMBSTONE and original.participant_id == operation.participant_id:
         return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
-    if original.participant_id != operation.participant_id or original.card_id != operation.card_id:
+    if original.participant_id != operation.participant_id:
+        return Effect(Reason.ORIGINAL_NOT_FOUND)
+    # One that was declined for an unknown card has none.
+    if original.card_id != operation.card_id and (original.was_approved or original.card_id is not None):
         return Effect(Reason.ORIGINAL_NOT_FOUND)
     if not original.was_approved or original.kind is OperationKind.BALANCE_INQUIRY:
         # It moved nothing: there is nothing to undo, and that is what the caller wants.
@@ -47,6 +50,9 @@ def decide_reversal(
     if not left:
         return Effect(Reason.ORIGINAL_ALREADY_UNDONE)
     amount = money.amount_minor or left
+    if original.was_partial:
+        # Whoever got no answer does not know that only a part was approved.
+        amount = min(amount, left)
     if amount > left:
         return Effect(Reason.ORIGINAL_AMOUNT_EXCEEDED)
     if original.kind is OperationKind.INCREMENT:
@@ -80,7 +86,7 @@ def _park(operation: MoneyOperation, batch: Batch, originals: Originals) -> Effe
     """
     key = operation.original
     assert key is not None, "a reversal names its original"
-    if key.request_id is None and key.stan is None:
+    if key.request_id is None and (key.operation_id is not None or key.stan is None):
         # An RRN is ours: what it does not name will not come.
         return Effect(Reason.ORIGINAL_NOT_FOUND)
     late = Reason.REVERSED_IN_ADVANCE
@@ -167,6 +173,9 @@ def _undo_credit(
             parent.refunded_minor -= amount
         else:
             parent.reversed_minor -= amount
+            card = batch.cards.get(operation.card_id) if operation.card_id is not None else None
+            if card is not None:
+                parent.use_again(card, amount, batch)
         suspense += parent.suspense_left_minor
         parent.changed = True
     is_benefit = original.kind is OperationKind.BENEFIT_CREDIT
@@ -211,7 +220,9 @@ def _undo_increment(
     operation: MoneyOperation, batch: Batch, originals: Originals, original: Original, amount: int
 ) -> Effect:
     hold = originals.holds.get(original.original_operation_id or 0)
-    assert hold is not None, "an approved increment has a hold"
+    if hold is None:
+        # Its pre-authorization has been archived.
+        return Effect(Reason.ORIGINAL_NOT_ELIGIBLE)
     if hold.state is not HoldState.PENDING:
         return Effect(Reason.HOLD_NOT_PENDING)
     amount = min(amount, hold.held_minor)

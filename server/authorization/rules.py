@@ -127,9 +127,16 @@ OF_CODE: dict[TokenVerdict, Reason | None] = {
     TokenVerdict.EXPIRED: Reason.CARD_CODE_EXPIRED,
     TokenVerdict.USED: Reason.CARD_CODE_USED,
 }
-# With these nobody hears what the card holds, whatever its chip proved.
+# With these nobody hears what the card holds, whatever its chip proved: a finder has the chip too.
 TELLING_NOTHING = frozenset(
-    {Reason.MESSAGE_MAC_INVALID, Reason.PIN_REQUIRED, *(reason for reason in OF_PIN.values() if reason)}
+    {
+        Reason.MESSAGE_MAC_INVALID,
+        Reason.CARD_LOST,
+        Reason.CARD_TEMPORARILY_LOST,
+        Reason.CARD_CANCELLED,
+        Reason.PIN_REQUIRED,
+        *(reason for reason in OF_PIN.values() if reason),
+    }
 )
 # With these the operation took place.
 APPROVALS = frozenset(

@@ -87,15 +87,22 @@ class Usage:
 
     def give_back(self, channel: Channel, amount_minor: int, *, used_on: date, is_whole: bool) -> None:
         """Takes back what an operation of ``used_on`` used, as far as it still counts; ``is_whole`` its count too."""
+        self._change(channel, -amount_minor, -is_whole, used_on)
+
+    def take_again(self, channel: Channel, amount_minor: int, *, used_on: date, is_whole: bool) -> None:
+        """Counts again what was given back; no window moves, because the operation was before."""
+        self._change(channel, amount_minor, is_whole, used_on)
+
+    def _change(self, channel: Channel, amount_minor: int, count: int, used_on: date) -> None:
         entry = self._entries.get(channel)
         day = day_number(used_on)
         if entry is None or _month_number(day) != _month_number(self._day):
             return
-        entry[3] = max(0, entry[3] - amount_minor)
-        entry[1] = max(0, entry[1] - is_whole)
+        entry[3] = max(0, entry[3] + amount_minor)
+        entry[1] = min(max(0, entry[1] + count), _COUNT_MAX)
         if day == self._day:
-            entry[2] = max(0, entry[2] - amount_minor)
-            entry[0] = max(0, entry[0] - is_whole)
+            entry[2] = max(0, entry[2] + amount_minor)
+            entry[0] = min(max(0, entry[0] + count), _COUNT_MAX)
 
     def pack(self) -> bytes:
         """The column's bytes."""

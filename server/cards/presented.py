@@ -42,11 +42,15 @@ class PresentedOperation(Operation):
 
 @dataclass(slots=True)
 class CheckedCryptogram:
-    """A cryptogram and what the key store said of it; ``checked`` stays False when it did not answer."""
+    """A cryptogram and what the key store said of it; ``checked`` stays False when it did not answer.
+
+    ``is_fresh`` tells that the present decision admitted its counter.
+    """
 
     check: ArqcCheck
     verified: VerifiedArqc | None = None
     checked: bool = False
+    is_fresh: bool = False
 
 
 @dataclass(slots=True)

@@ -42,6 +42,8 @@ _REFUSED_ERRORS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.Inval
 # One generic plan per statement. Without statistics on a fresh partition the planner takes any index or a
 # full scan; the hot statements are written for their index, so the other ways are closed to it.
 HOT_PATH_SETTINGS = {
+    # What a batch reads after its locks must be what their last holders committed.
+    "default_transaction_isolation": "read committed",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",

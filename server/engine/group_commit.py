@@ -112,7 +112,7 @@ class GroupCommit:
         return self._is_batch(self._busy - 1)
 
     async def _take(self) -> list[Operation] | None:
-        """Waits for operations and takes up to ``batch_max``; None when drained."""
+        """Waits for operations and takes up to ``batch_max``, and the rest of the last frame; None when drained."""
         self._busy -= 1
         while not self._is_batch(self._busy):
             if self._draining and not self.waiting:
@@ -122,4 +122,8 @@ class GroupCommit:
         self._busy += 1
         # What is urgent goes alone: nothing beside it can hold it up.
         queue = self._urgent or self._queue
-        return [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
+        taken = [queue.popleft() for _ in range(min(len(queue), self._batch_max))]
+        # What was submitted together stays together: its operations may follow one another.
+        while queue and queue[0].ticket is taken[-1].ticket:
+            taken.append(queue.popleft())
+        return taken

@@ -127,10 +127,9 @@ class Lane:
 
     async def _process(self, operations: Sequence[Operation]) -> None:
         if self._settings.keys_may_block:
-            asking = [o for o in operations if o.asks_keys and not o.prepared]
+            operations, asking = _apart(operations)
             if asking:
                 self._prepare_aside(asking)
-                operations = [o for o in operations if not o.asks_keys or o.prepared]
                 if not operations:
                     return
         try:
@@ -160,6 +159,10 @@ class Lane:
             except HELD_UP:
                 self._call_for_help()
                 await self._transactions.roll_back()
+                if connections_lost:
+                    # Perhaps by our own lost commit, which nobody may be told is not coming.
+                    reject(operations, DatabaseUnavailableError())
+                    return
                 await self._halve(operations, ContendedError())
                 return
             except CONNECTION_LOST as error:
@@ -196,3 +199,22 @@ class Lane:
     def _call_for_help(self) -> None:
         self.in_trouble = True
         self._on_trouble()
+
+
+def _apart(operations: Sequence[Operation]) -> tuple[list[Operation], list[Operation]]:
+    """What goes on at once, and what waits for the key store: with it the money operations behind it on its card.
+
+    They may follow it, and must not be decided before it.
+    """
+    at_once: list[Operation] = []
+    waiting: list[Operation] = []
+    cards: set[int | None] = set()
+    for operation in operations:
+        asks = operation.asks_keys and not operation.prepared
+        if asks or (operation.money is not None and operation.card_id in cards):
+            waiting.append(operation)
+            if operation.card_id is not None:
+                cards.add(operation.card_id)
+        else:
+            at_once.append(operation)
+    return at_once, waiting

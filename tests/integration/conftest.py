@@ -111,14 +111,14 @@ async def trial_database(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
 @pytest_asyncio.fixture
 async def bench(trial_database: str, postgres: EmbeddedPostgres) -> AsyncIterator[Bench]:
     """Starts with empty wallets, and ends with drained engines and books that agree."""
-    # The schema refuses to empty these tables; a superuser may work without triggers.
-    admin = await asyncpg.connect(postgres.dsn(user="postgres", database="trial"))
-    await admin.execute("SET session_replication_role = replica")
-    await admin.execute("TRUNCATE operations, postings, access_blocks, event_batches")
-    await admin.close()
     database = await asyncpg.connect(trial_database)
-    await database.execute("UPDATE accounts SET posted_minor = 0")
-    bench = Bench(Settings(socket_dir=postgres.socket_dir), trial_database, database)
+    bench = Bench(
+        Settings(socket_dir=postgres.socket_dir),
+        trial_database,
+        database,
+        superuser_dsn=postgres.dsn(user="postgres", database="trial"),
+    )
+    await bench.empty()
     yield bench
     for engine in bench.engines:
         async with asyncio.timeout(20):

@@ -130,6 +130,6 @@ class Instance:
 
 
 def run_apart(work: "Coroutine[Any, Any, Result]") -> Result:
-    """Runs a coroutine from a test without a loop, in a thread: ``asyncio.run`` takes the session's loop away."""
+    """Runs a coroutine from a plain test: in a thread, because ``asyncio.run`` takes the session's loop away."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()

@@ -124,15 +124,13 @@ class Lane:
         rows = await self.connection.fetch(ENGINE["lock_cards"], card_ids, shard)
         now = datetime.datetime.fromtimestamp(rows[-1][0], datetime.UTC)
         date = business_date or now.date()
-        balances = {
-            row["account_id"]: [row["posted_minor"], row["held_minor"]]
-            for row in await self.connection.fetch(
-                "SELECT account_id, posted_minor, held_minor FROM accounts"
-                " WHERE card_id = ANY ($1::bigint[]) AND shard = $2",
-                card_ids,
-                shard,
-            )
-        }
+        wallets = await self.connection.fetch(
+            "SELECT account_id, posted_minor, held_minor, ctid FROM accounts"
+            " WHERE card_id = ANY ($1::bigint[]) AND shard = $2",
+            card_ids,
+            shard,
+        )
+        balances = {row["account_id"]: [row["posted_minor"], row["held_minor"]] for row in wallets}
         operations, postings, written = [], [], []
         for move in moves:
             operation_id = await self._next_id()
@@ -152,6 +150,7 @@ class Lane:
             *(shard, date, now, [], [(number, *sums) for number, sums in balances.items()]),
             *(operations, postings, *NO_ACCESS),
             *(operations[0][0], operations[-1][0], len(operations)),
+            *([], [row["ctid"] for row in wallets]),
         )
         if delay_s:
             await asyncio.sleep(delay_s)

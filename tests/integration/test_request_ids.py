@@ -228,8 +228,8 @@ async def test_one_id_on_two_cards_at_once_has_one_outcome(core: Core) -> None:
     callers = [core.caller() for _ in range(4)]
 
     async def race(number: int) -> set[str]:
-        first = purchase(core.card(), stan=800_000 + number)
-        second = purchase(core.card(), request_id=first.request_id, stan=900_000 + number)
+        first = purchase(core.card(), terminal_id="RACES", stan=number + 1)
+        second = purchase(core.card(), request_id=first.request_id, terminal_id="RACES", stan=500 + number)
         results = await asyncio.gather(
             callers[number % 4].authorize(first),
             callers[(number + 1) % 4].authorize(second),

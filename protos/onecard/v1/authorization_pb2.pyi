@@ -391,7 +391,9 @@ class OriginalReference(_message.Message):
     terminal_id: _builtins.str
     """Terminal of the original, when it is another than this request's; else empty."""
     business_date: _builtins.str
-    """Business date of the original when it is named by STAN: eight digits YYYYMMDD; empty means the present one."""
+    """Business date of the original when it is named by STAN: eight digits YYYYMMDD; empty means the present one, and
+    for a REVERSAL also the one before, of an original of the last hour.
+    """
     mti_class: _builtins.int
     """Class of its message type when it is named by STAN: 1 for a PRE_AUTHORIZATION or INCREMENT; 0 means 2, financial."""
     def __init__(

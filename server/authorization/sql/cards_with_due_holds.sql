@@ -2,6 +2,6 @@
 -- Parameters: $1 the most to find. Rows: up to that many pairs of shard and card, ascending. Locks: none.
 SELECT DISTINCT shard, card_id
 FROM holds
-WHERE state = 1 AND expires_at <= clock_timestamp()
+WHERE state = 1 AND expires_at <= statement_timestamp()
 ORDER BY shard, card_id
 LIMIT $1::integer

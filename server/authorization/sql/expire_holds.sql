@@ -5,7 +5,7 @@
 WITH due AS (
     SELECT hold_id, account_id, held_minor
     FROM holds
-    WHERE card_id = ANY ($2::bigint[]) AND shard = $1::smallint AND state = 1 AND expires_at <= clock_timestamp()
+    WHERE card_id = ANY ($2::bigint[]) AND shard = $1::smallint AND state = 1 AND expires_at <= statement_timestamp()
 ), ended AS (
     UPDATE holds AS h
     SET state = 5, held_minor = 0

@@ -13,7 +13,9 @@ WITH found AS (
     JOIN operations AS o ON o.switch_key = k.switch_key AND o.business_date = k.business_date AND o.shard = $1::smallint
 )
 SELECT o.operation_id, o.request_id::text, o.operation_kind, o.response_code,
-       coalesce(o.approved_minor, o.amount_minor, 0), o.account_id, o.card_id, o.participant_id, o.switch_key, o.business_date, o.original_operation_id, o.channel, coalesce(p.suspense_minor, 0), p.credit_account_id
+       coalesce(o.approved_minor, o.amount_minor, 0), o.account_id, o.card_id, o.participant_id, o.switch_key,
+       o.business_date, o.original_operation_id, o.channel, o.decided_at, coalesce(p.suspense_minor, 0),
+       p.credit_account_id
 FROM found AS o
 LEFT JOIN LATERAL (
     SELECT sum(p.amount_minor) FILTER (WHERE p.debit_account_id BETWEEN 400001 AND 699999)::bigint AS suspense_minor,

@@ -91,6 +91,7 @@ CREATE TABLE holds (
     CONSTRAINT holds_captured_not_negative CHECK (captured_minor >= 0)
 );
 CREATE INDEX holds_pending_expires_at_idx ON holds (expires_at) WHERE state = 1;
+CREATE INDEX holds_pending_card_id_idx ON holds (card_id) WHERE state = 1;
 
 -- How much of an operation was taken back. A row comes with the first reversal, void or refund; changed under the lock of
 -- the operation's card only.

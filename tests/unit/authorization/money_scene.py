@@ -209,9 +209,9 @@ class Scene:
         return self.originals.holds[original.operation_id]
 
     def original_of(self, operation: MoneyOperation) -> Original:
-        key = self.follower(OperationKind.VOID, operation).original
-        assert key is not None
-        found = self.originals.find(key, business_date=BUSINESS_DATE)
+        follower = self.follower(OperationKind.VOID, operation)
+        assert follower.original is not None
+        found = self.originals.find(follower.original, follower, self.batch)
         assert found is not None
         return found
 
