@@ -133,6 +133,20 @@ async def acquired(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
             yield connection
 
 
+@contextlib.asynccontextmanager
+async def own_transaction(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
+    """A connection in a transaction of its own.
+
+    Raises:
+        DatabaseUnavailableError: the database does not answer, or somebody holds a row for too long.
+    """
+    try:
+        async with acquired(pool) as connection, connection.transaction():
+            yield connection
+    except asyncpg.QueryCanceledError as error:
+        raise DatabaseUnavailableError from error
+
+
 class HotPathConnection:
     """One lane's connection: opened when first asked for, and again after a loss, with growing pauses.
 

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 from onecard.v1 import keys_pb2 as pb
 
+from server.database.pool import own_transaction
 from server.errors import NotFoundError, OneCardError, StateConflictError
 from server.keys import answers, execution, record, rules, store
 from server.keys.components import WrongCheckValueError
@@ -48,7 +49,7 @@ class KeyApprovals:
         Raises:
             Exception: the first that one of them met; the others were tried all the same.
         """
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change_ids = await store.list_unfinished(connection)
         errors = []
         for change_id in change_ids:
@@ -105,7 +106,7 @@ class KeyApprovals:
         Raises:
             NotGrantedError, StateConflictError: it is decided otherwise by now.
         """
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change, _ = await store.locked(connection, change.change_id)
             rules.require_approver(change, participant_id)
             if change.state is ChangeState.PROPOSED:
@@ -148,7 +149,7 @@ class KeyApprovals:
             StateConflictError: the housekeeper has given the change up meanwhile; no key block leaves.
         """
         detail = audit_text(change.kind, change.details, kcv=executed.key.kcv)
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change, _ = await store.locked(connection, change.change_id)
             if change.state is ChangeState.APPROVED:
                 version = executed.key.version
@@ -168,7 +169,7 @@ class KeyApprovals:
 
     async def _fail(self, change: Change, participant_id: str, error: OneCardError) -> bool:
         """Gives an approved change up; False when it is not, because it is done already."""
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change, _ = await store.locked(connection, change.change_id)
             if change.state is not ChangeState.APPROVED:
                 return False
@@ -186,7 +187,7 @@ class KeyApprovals:
             StateConflictError: always.
         """
         error = _wrong_check_value()
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change, _ = await store.locked(connection, change.change_id)
             if change.state is ChangeState.PROPOSED:
                 await store.reject(connection, change, participant_id=participant_id)
@@ -196,7 +197,7 @@ class KeyApprovals:
         raise error
 
     async def _read(self, change_id: str) -> tuple[Change, list[SubmittedComponent]]:
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             return await store.locked(connection, change_id)
 
     async def _as_it_is_now(self, change: Change) -> Executed:

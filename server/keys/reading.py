@@ -10,6 +10,7 @@ from crypto.cryptogram import TransactionData
 from crypto.errors import KeyNotFoundError, KeyStateError
 from crypto.key_store.checks import ArqcCheck
 from crypto.key_store.diagnosis import ArqcExplanation, ArqcFinding
+from server.database.pool import own_transaction
 from server.keys import answers, store
 from server.keys.execution import AdministeredKeys, fresh_keys, refusals
 from server.keys.rules import Step
@@ -43,7 +44,7 @@ class KeyReading:
         Raises:
             DatabaseUnavailableError: the database does not answer.
         """
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             changes = await store.list_changes(
                 connection, only_proposed=only_proposed, below=below, rows_max=rows_max + 1
             )
@@ -59,7 +60,7 @@ class KeyReading:
         Raises:
             DatabaseUnavailableError: the database does not answer.
         """
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             entries = await store.list_audit(
                 connection, key_name=key_name, below=below, rows_max=rows_max + 1
             )
@@ -79,7 +80,7 @@ class KeyReading:
         """
         async with self._explanations:
             explanation = await self._keys.ask(lambda: self._explained(check, transaction, iad))
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             await store.write_audit(
                 connection,
                 Step.EXPLAINED,

@@ -4,6 +4,7 @@ from typing import Any, NoReturn
 
 import asyncpg
 
+from server.database.pool import own_transaction
 from server.errors import NotGrantedError, OneCardError, StateConflictError
 from server.keys import store
 from server.keys.rules import Change, ChangeKind, Step
@@ -38,7 +39,7 @@ async def refuse(
     kind: ChangeKind,
 ) -> NoReturn:
     """Writes a refusal into the audit, in a transaction of its own, and raises it."""
-    async with store.transaction(pool) as connection:
+    async with own_transaction(pool) as connection:
         await store.write_audit(
             connection,
             Step.REFUSED,

@@ -11,6 +11,7 @@ import asyncpg
 from onecard.v1 import keys_pb2 as pb
 
 from crypto.errors import SealBrokenError
+from server.database.pool import own_transaction
 from server.errors import OneCardError, RequestIdReusedError
 from server.keys import answers, components, execution, record, rules, store
 from server.keys.details import audit_text
@@ -60,7 +61,7 @@ class KeyChanges:
             )
         )
         refusal: OneCardError | None = None
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change, given = await store.locked(connection, change_id)
             twin = next((one for one in given if one.request_id == request_id), None)
             if twin is not None:
@@ -103,7 +104,7 @@ class KeyChanges:
             OneCardError: see the RPC.
         """
         refusal: OneCardError | None = None
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change, _ = await store.locked(connection, change_id)
             if change.state is not ChangeState.REJECTED or change.decided_by != participant_id:
                 try:
@@ -142,7 +143,7 @@ class KeyChanges:
                 key=proposal.key,
                 kind=proposal.kind,
             )
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             is_new = await store.insert_change(
                 connection,
                 possible.proposal,
@@ -170,7 +171,7 @@ class KeyChanges:
             RequestIdReusedError: its id stands for another one.
         """
         proposal_of(request)
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change, _ = await store.lock_change(connection, request.request_id)
         if change is not None:
             _require_same(change, request, participant_id)

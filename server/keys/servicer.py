@@ -9,8 +9,13 @@ from onecard.v1 import keys_pb2_grpc
 from crypto.key_store.checks import ArqcCheck
 from crypto.keys import KeyRef
 from server.edge import fields
-from server.edge.caller import current_caller
 from server.edge.chip import FIRST_PSN, SESSION_METHODS, presented_cryptogram, transaction_data
+from server.edge.operator_requests import (
+    operator_id,
+    parse_change_id,
+    row_number,
+    rows_of_page,
+)
 from server.errors import MalformedFieldError
 from server.keys import shapes
 from server.keys.approval import KeyApprovals
@@ -19,8 +24,6 @@ from server.keys.reading import KeyReading
 from server.keys.service import KeyChanges
 
 Context = grpc.aio.ServicerContext
-PAGE_SIZE_DEFAULT = 100
-PAGE_SIZE_MAX = 1_000
 PAN_DIGITS_MIN, PAN_DIGITS_MAX = 12, 19
 COMPONENT_BYTES_MAX = 32
 
@@ -36,13 +39,13 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     async def ListKeys(
         self, request: pb.ListKeysRequest, context: "Context[Any, Any]"
     ) -> pb.ListKeysResponse:
-        _operator()
+        operator_id()
         return await self._reading.keys()
 
     async def ProposeKeyChange(
         self, request: pb.ProposeKeyChangeRequest, context: "Context[Any, Any]"
     ) -> pb.ProposeKeyChangeResponse:
-        participant_id = _operator()
+        participant_id = operator_id()
         # The letter case of an id is no content.
         request.request_id = fields.request_id(request.request_id)
         return await self._changes.propose(
@@ -52,8 +55,8 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     async def SubmitKeyComponent(
         self, request: pb.SubmitKeyComponentRequest, context: "Context[Any, Any]"
     ) -> pb.SubmitKeyComponentResponse:
-        participant_id = _operator()
-        request_id, change_id = fields.request_id(request.request_id), _change_id(request.change_id)
+        participant_id = operator_id()
+        request_id, change_id = fields.request_id(request.request_id), parse_change_id(request.change_id)
         if not 1 <= len(request.component) <= COMPONENT_BYTES_MAX:
             raise MalformedFieldError("component", "must be as long as the key, and not all zero")
         return await self._changes.submit_component(
@@ -66,39 +69,41 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
     async def ApproveKeyChange(
         self, request: pb.ApproveKeyChangeRequest, context: "Context[Any, Any]"
     ) -> pb.ApproveKeyChangeResponse:
-        participant_id = _operator()
-        return await self._approvals.approve(_change_id(request.change_id), participant_id=participant_id)
+        participant_id = operator_id()
+        return await self._approvals.approve(
+            parse_change_id(request.change_id), participant_id=participant_id
+        )
 
     async def RejectKeyChange(
         self, request: pb.RejectKeyChangeRequest, context: "Context[Any, Any]"
     ) -> pb.RejectKeyChangeResponse:
-        participant_id = _operator()
-        return await self._changes.reject(_change_id(request.change_id), participant_id=participant_id)
+        participant_id = operator_id()
+        return await self._changes.reject(parse_change_id(request.change_id), participant_id=participant_id)
 
     async def ListKeyChanges(
         self, request: pb.ListKeyChangesRequest, context: "Context[Any, Any]"
     ) -> pb.ListKeyChangesResponse:
-        _operator()
+        operator_id()
         return await self._reading.changes(
             only_proposed=request.only_proposed,
-            below=_page_token(request.page_token),
-            rows_max=_page_size(request.page_size),
+            below=row_number(request.page_token),
+            rows_max=rows_of_page(request.page_size),
         )
 
     async def ListKeyAudit(
         self, request: pb.ListKeyAuditRequest, context: "Context[Any, Any]"
     ) -> pb.ListKeyAuditResponse:
-        _operator()
+        operator_id()
         return await self._reading.audit(
             key_name=shapes.name("key_name", request.key_name) if request.key_name else "",
-            below=_page_token(request.page_token),
-            rows_max=_page_size(request.page_size),
+            below=row_number(request.page_token),
+            rows_max=rows_of_page(request.page_size),
         )
 
     async def ExplainArqc(
         self, request: pb.ExplainArqcRequest, context: "Context[Any, Any]"
     ) -> pb.ExplainArqcResponse:
-        participant_id = _operator()
+        participant_id = operator_id()
         key = key_name("key", request.key)
         pan = request.pan
         if not (PAN_DIGITS_MIN <= len(pan) <= PAN_DIGITS_MAX and pan.isascii() and pan.isdigit()):
@@ -125,32 +130,3 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
             iad=request.chip.iad,
             participant_id=participant_id,
         )
-
-
-def _operator() -> str:
-    """The caller's id, if it is an operator."""
-    caller = current_caller.get()
-    caller.require_operator()
-    return caller.participant_id
-
-
-def _change_id(text: str) -> str:
-    try:
-        return fields.request_id(text)
-    except MalformedFieldError:
-        raise MalformedFieldError("change_id", "must be a UUID") from None
-
-
-def _page_size(size: int) -> int:
-    if size > PAGE_SIZE_MAX:
-        raise MalformedFieldError("page_size", f"must be at most {PAGE_SIZE_MAX}")
-    return size or PAGE_SIZE_DEFAULT
-
-
-def _page_token(token: str) -> int | None:
-    """Tokens are numbers of rows; nothing is told by one that the list does not tell."""
-    if not token:
-        return None
-    if len(token) > 18 or not (token.isascii() and token.isdigit()):
-        raise MalformedFieldError("page_token", "must be the next_page_token of the page before")
-    return int(token)

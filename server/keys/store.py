@@ -1,7 +1,6 @@
 """Rows of key changes, their components and the audit. Must never read or write a component that is not sealed."""
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,9 +9,9 @@ import asyncpg
 
 from crypto.keys import KeyInfo
 from server.cards.directory import AC_KEY_NAMES, SS_KEY_NAMES
-from server.database.pool import ANSWER_DELAY_MAX_S, acquired
+from server.database.pool import ANSWER_DELAY_MAX_S, own_transaction
 from server.database.statements import load
-from server.errors import DatabaseUnavailableError, NotFoundError, RequestIdReusedError
+from server.errors import NotFoundError, RequestIdReusedError
 from server.keys.rules import (
     FINISHING_DELAY,
     PIN_KEY_NAME,
@@ -55,20 +54,6 @@ class AuditEntry:
     key_name: str
     key_version: int
     detail: str
-
-
-@contextlib.asynccontextmanager
-async def transaction(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
-    """A connection in a transaction of its own.
-
-    Raises:
-        DatabaseUnavailableError: the database does not answer, or somebody holds a row for too long.
-    """
-    try:
-        async with acquired(pool) as connection, connection.transaction():
-            yield connection
-    except asyncpg.QueryCanceledError as error:
-        raise DatabaseUnavailableError from error
 
 
 async def insert_change(
@@ -211,7 +196,7 @@ async def require_not_in_use(pool: "asyncpg.Pool[Any]", key: KeyName) -> None:
 
 
 async def _is_found(pool: "asyncpg.Pool[Any]", statement: str, *arguments: int) -> bool:
-    async with transaction(pool) as connection:
+    async with own_transaction(pool) as connection:
         await connection.fetchval(STATEMENTS["set_statement_timeout"], str(SEARCH_MAX_S * 1000))
         timeout_s = SEARCH_MAX_S + ANSWER_DELAY_MAX_S
         return bool(await connection.fetchval(STATEMENTS[statement], *arguments, timeout=timeout_s))

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from crypto.keys import KeyState
+from server.database.pool import own_transaction
 from server.keys import store
 from server.keys.approval import KeyApprovals
 from server.keys.execution import AdministeredKeys
@@ -20,7 +21,7 @@ async def expire_proposals(pool: "asyncpg.Pool[Any]") -> None:
     Raises:
         DatabaseUnavailableError: the database does not answer.
     """
-    async with store.transaction(pool) as connection:
+    async with own_transaction(pool) as connection:
         await store.expire_changes(connection)
 
 
@@ -46,12 +47,12 @@ async def destroy_due_keys(
         UnavailableError: the database or the key store does not answer.
     """
     if now_s is None:
-        async with store.transaction(pool) as connection:
+        async with own_transaction(pool) as connection:
             now_s = await store.database_time_s(connection)
     due_s = now_s
     await keys.ask(keys.store.refresh)
     await keys.ask(lambda: keys.store.destroy_due(due_s))
     # All that are gone and not only those of now: a run that died after the destruction left no entry.
     destroyed = [info for info in keys.store.describe() if info.state is KeyState.DESTROYED]
-    async with store.transaction(pool) as connection:
+    async with own_transaction(pool) as connection:
         await store.record_destroyed(connection, destroyed)

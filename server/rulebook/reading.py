@@ -7,6 +7,7 @@ import asyncpg
 from google.protobuf.message import Message
 from onecard.v1 import rules_pb2 as pb
 
+from server.database.pool import own_transaction
 from server.rulebook import answers, store
 
 # A page stays below the smallest message that a core may be set to send.
@@ -28,7 +29,7 @@ class RuleReading:
         self, *, kind: str, subject_prefix: str, after: str, rows_max: int
     ) -> pb.ListRulesResponse:
         """A page of the rules in force."""
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             rules = await store.list_rules(
                 connection, kind=kind, subject_prefix=subject_prefix, after=after, rows_max=rows_max + 1
             )
@@ -43,7 +44,7 @@ class RuleReading:
         Raises:
             NotFoundError: there is none of this id.
         """
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change = await store.read_change(connection, change_id)
             rules_given = await store.count_rules(connection, change_id)
             rules = await store.list_change_rules(connection, change, after=after, rows_max=rows_max + 1)
@@ -59,7 +60,7 @@ class RuleReading:
         self, *, kind: str, subject: str, only_proposed: bool, below: int | None, rows_max: int
     ) -> pb.ListRuleChangesResponse:
         """A page of changes."""
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             changes = await store.list_changes(
                 connection,
                 kind=kind,

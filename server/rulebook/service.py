@@ -10,6 +10,7 @@ import asyncpg
 from onecard.v1 import rules_pb2 as pb
 
 from server import telemetry
+from server.database.pool import own_transaction
 from server.errors import AlreadyExistsError, NotFoundError, RequestIdReusedError
 from server.rulebook import answers, lifecycle, proposal, store
 from server.rulebook.lifecycle import Change, ChangeState, UsedRequest
@@ -36,7 +37,7 @@ class RuleChanges:
         justification = proposal.justification(request.justification)
         rules = proposal.proposed_rules(kind, request.rules)
         rule_count = proposal.rule_count(request.rule_count, rules)
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             used = await store.find_request(connection, request_id)
             if used is None:
                 await _require_participants(connection, kind, rules)
@@ -81,7 +82,7 @@ class RuleChanges:
         Raises:
             OneCardError: see the RPC.
         """
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change = await store.lock_change(connection, change_id)
             rules = proposal.proposed_rules(change.kind, request.rules)
             used = await store.find_request(connection, request_id)
@@ -135,7 +136,7 @@ class RuleChanges:
     async def _decide(
         self, state: ChangeState, *, request_id: str, change_id: str, participant_id: str
     ) -> Change:
-        async with store.transaction(self._pool) as connection:
+        async with own_transaction(self._pool) as connection:
             change = await store.lock_change(connection, change_id)
             used = await store.find_request(connection, request_id)
             if used is not None:

@@ -7,7 +7,13 @@ from onecard.v1 import rules_pb2 as pb
 from onecard.v1 import rules_pb2_grpc
 
 from server.edge import fields
-from server.edge.caller import current_caller
+from server.edge.operator_requests import (
+    operator_id,
+    parse_change_id,
+    row_number,
+    rows_of_page,
+    wrong_page_token,
+)
 from server.errors import MalformedFieldError
 from server.rulebook.answers import KINDS
 from server.rulebook.reading import RuleReading
@@ -15,10 +21,7 @@ from server.rulebook.rules import check_subject
 from server.rulebook.service import RuleChanges
 
 Context = grpc.aio.ServicerContext
-PAGE_SIZE_DEFAULT = 100
-PAGE_SIZE_MAX = 1_000
 SUBJECT_LENGTH_MAX = 49
-CHANGE_NUMBER_DIGITS_MAX = 18
 
 
 class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
@@ -31,20 +34,20 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
     async def ListRules(
         self, request: pb.ListRulesRequest, context: "Context[Any, Any]"
     ) -> pb.ListRulesResponse:
-        _operator()
+        operator_id()
         return await self._reading.rules(
             kind=_kind(request.kind),
             subject_prefix=fields.visible(
                 "subject_prefix", request.subject_prefix, length_max=SUBJECT_LENGTH_MAX
             ),
             after=_subject_token(request.page_token),
-            rows_max=_page_size(request.page_size),
+            rows_max=rows_of_page(request.page_size),
         )
 
     async def ProposeRuleChange(
         self, request: pb.ProposeRuleChangeRequest, context: "Context[Any, Any]"
     ) -> pb.ProposeRuleChangeResponse:
-        participant_id = _operator()
+        participant_id = operator_id()
         return await self._changes.propose(
             request,
             request_id=fields.request_id(request.request_id),
@@ -55,35 +58,35 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
     async def ExtendRuleChange(
         self, request: pb.ExtendRuleChangeRequest, context: "Context[Any, Any]"
     ) -> pb.ExtendRuleChangeResponse:
-        participant_id = _operator()
+        participant_id = operator_id()
         return await self._changes.extend(request, **_ids(request), participant_id=participant_id)
 
     async def ApproveRuleChange(
         self, request: pb.ApproveRuleChangeRequest, context: "Context[Any, Any]"
     ) -> pb.ApproveRuleChangeResponse:
-        participant_id = _operator()
+        participant_id = operator_id()
         return await self._changes.approve(**_ids(request), participant_id=participant_id)
 
     async def RejectRuleChange(
         self, request: pb.RejectRuleChangeRequest, context: "Context[Any, Any]"
     ) -> pb.RejectRuleChangeResponse:
-        participant_id = _operator()
+        participant_id = operator_id()
         return await self._changes.reject(**_ids(request), participant_id=participant_id)
 
     async def GetRuleChange(
         self, request: pb.GetRuleChangeRequest, context: "Context[Any, Any]"
     ) -> pb.GetRuleChangeResponse:
-        _operator()
+        operator_id()
         return await self._reading.change(
-            _change_id(request.change_id),
+            parse_change_id(request.change_id),
             after=_subject_token(request.page_token),
-            rows_max=_page_size(request.page_size),
+            rows_max=rows_of_page(request.page_size),
         )
 
     async def ListRuleChanges(
         self, request: pb.ListRuleChangesRequest, context: "Context[Any, Any]"
     ) -> pb.ListRuleChangesResponse:
-        _operator()
+        operator_id()
         kind = _kind(request.kind) if request.kind or request.subject else ""
         if request.subject:
             fields.parsed("subject", check_subject, kind, request.subject)
@@ -91,16 +94,9 @@ class RuleServicer(rules_pb2_grpc.RuleServiceServicer):
             kind=kind,
             subject=request.subject,
             only_proposed=request.only_proposed,
-            below=_number_token(request.page_token),
-            rows_max=_page_size(request.page_size),
+            below=row_number(request.page_token),
+            rows_max=rows_of_page(request.page_size),
         )
-
-
-def _operator() -> str:
-    """The caller's id, if it is an operator."""
-    caller = current_caller.get()
-    caller.require_operator()
-    return caller.participant_id
 
 
 def _kind(number: int) -> str:
@@ -112,21 +108,8 @@ def _kind(number: int) -> str:
 def _ids(request: Any) -> dict[str, str]:
     return {
         "request_id": fields.request_id(request.request_id),
-        "change_id": _change_id(request.change_id),
+        "change_id": parse_change_id(request.change_id),
     }
-
-
-def _change_id(text: str) -> str:
-    try:
-        return fields.request_id(text)
-    except MalformedFieldError:
-        raise MalformedFieldError("change_id", "must be a UUID") from None
-
-
-def _page_size(size: int) -> int:
-    if size > PAGE_SIZE_MAX:
-        raise MalformedFieldError("page_size", f"must be at most {PAGE_SIZE_MAX}")
-    return size or PAGE_SIZE_DEFAULT
 
 
 def _subject_token(token: str) -> str:
@@ -134,17 +117,4 @@ def _subject_token(token: str) -> str:
     try:
         return fields.visible("page_token", token, length_max=SUBJECT_LENGTH_MAX)
     except MalformedFieldError:
-        raise _wrong_token() from None
-
-
-def _number_token(token: str) -> int | None:
-    """Tokens are numbers of changes."""
-    if not token:
-        return None
-    if len(token) > CHANGE_NUMBER_DIGITS_MAX or not (token.isascii() and token.isdigit()):
-        raise _wrong_token()
-    return int(token)
-
-
-def _wrong_token() -> MalformedFieldError:
-    return MalformedFieldError("page_token", "must be the next_page_token of the page before")
+        raise wrong_page_token() from None

@@ -1,15 +1,12 @@
 """Rows of changes of rules. Every function takes a connection; ``transaction`` gives one."""
 
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
-from server.database.pool import acquired
 from server.database.statements import load
-from server.errors import DatabaseUnavailableError, NotFoundError, RequestIdReusedError
+from server.errors import NotFoundError, RequestIdReusedError
 from server.rulebook.lifecycle import Change, ChangeState, UsedRequest
 from server.rulebook.proposal import ProposedRules
 
@@ -33,20 +30,6 @@ class ChangedRule:
     subject: str
     content: str
     content_before: str | None
-
-
-@contextlib.asynccontextmanager
-async def transaction(pool: "asyncpg.Pool[Any]") -> AsyncIterator[Any]:
-    """A connection in a transaction of its own.
-
-    Raises:
-        DatabaseUnavailableError: the database does not answer, or somebody holds a row for too long.
-    """
-    try:
-        async with acquired(pool) as connection, connection.transaction():
-            yield connection
-    except asyncpg.QueryCanceledError as error:
-        raise DatabaseUnavailableError from error
 
 
 async def find_request(connection: Any, request_id: str) -> UsedRequest | None:
