@@ -202,19 +202,19 @@ class Lane:
 
 
 def _apart(operations: Sequence[Operation]) -> tuple[list[Operation], list[Operation]]:
-    """What goes on at once, and what waits for the key store: with it the money operations behind it on its card.
+    """What goes on at once, and what waits for the key store: with it what stands behind it in its frame on its card.
 
-    They may follow it, and must not be decided before it.
+    That may follow it, and must not be decided before it.
     """
     at_once: list[Operation] = []
     waiting: list[Operation] = []
-    cards: set[int | None] = set()
+    chains: set[tuple[int, int | None]] = set()
     for operation in operations:
-        asks = operation.asks_keys and not operation.prepared
-        if asks or (operation.money is not None and operation.card_id in cards):
+        chain = id(operation.ticket), operation.card_id
+        if (operation.asks_keys and not operation.prepared) or chain in chains:
             waiting.append(operation)
             if operation.card_id is not None:
-                cards.add(operation.card_id)
+                chains.add(chain)
         else:
             at_once.append(operation)
     return at_once, waiting

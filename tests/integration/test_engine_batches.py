@@ -168,6 +168,26 @@ async def test_what_needs_no_key_does_not_wait_for_a_store_that_may_block(bench:
         assert await bench.rows_of(operation) == ONCE
 
 
+async def test_what_stands_behind_it_in_its_frame_waits_with_it(bench: Bench) -> None:
+    engine, keys = bench.engine(lanes=1, keys_may_block=True), asyncio.Event()
+    frame = [trial(1, keys=keys), trial(1), trial(2)]
+    held = engine.submit(frame)
+    await engine.submit([trial(3)])
+    assert [await bench.rows_of(operation) for operation in frame] == [NEVER, NEVER, ONCE]
+    keys.set()
+    answers = await held
+    assert [answer.value.split()[-1] for answer in answers] == ["10", "20", "10"]
+
+
+async def test_frame_is_not_cut_between_batches(bench: Bench) -> None:
+    sizes: list[int] = []
+    engine = bench.engine(
+        lanes=2, batch_max=4, observe=lambda operations, _results, _seconds: sizes.append(len(operations))
+    )
+    await engine.submit([trial(n) for n in range(1, 12)])
+    assert sizes == [11]
+
+
 async def test_operation_whose_keys_fail_stands_alone(bench: Bench) -> None:
     keys = asyncio.Event()
     keys.set()
