@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import repeat
 from typing import Any, Protocol, TypeAlias
 
@@ -49,6 +49,7 @@ LOCK_FREE_CARDS = load("server.engine")["lock_free_cards"]
 READ_BATCH = load("server.engine")["read_batch"]
 CLAIM_KEYS = load("server.engine")["claim_keys"]
 NEXT_OPERATION_IDS = load("server.engine")["next_operation_ids"]
+CLOSED_THROUGH = load("server.engine")["closed_through"]
 
 OPERATION_IDS_PER_BLOCK = 10_000
 # How often a batch may go on without an operation whose card is held; then its batch waits for the card.
@@ -105,6 +106,8 @@ class LaneTransactions:
         self._operation_id_end = 0
         # Until then (seconds of the loop's clock) nothing is left to the unique indexes.
         self._careful_until = 0.0
+        # The newest closed business date; None until it is looked for.
+        self._closed_through: date | None = None
 
     @property
     def is_open(self) -> bool:
@@ -131,6 +134,10 @@ class LaneTransactions:
             return await self._run(operations)
         except (asyncpg.UniqueViolationError, PerhapsAnsweredError):
             self._careful_until = asyncio.get_running_loop().time() + CAREFUL_S
+            raise
+        except asyncpg.SerializationError:
+            # Perhaps its business date was closed meanwhile.
+            self._closed_through = None
             raise
 
     async def _run(self, operations: Sequence[Operation]) -> Decided:
@@ -197,7 +204,12 @@ class LaneTransactions:
                 if row[1] is not None:
                     cards[row[1]] = CardState(shard, *row[1:])
         now = datetime.fromtimestamp(rows[-1][0], UTC)
-        business_date = self._settings.calendar.business_date_of(now)
+        if self._closed_through is None:
+            self._closed_through = await connection.fetchval(CLOSED_THROUGH)
+        # A date that was closed before its cut-off takes no more operations: they belong to the next.
+        business_date = max(
+            self._settings.calendar.business_date_of(now), self._closed_through + timedelta(days=1)
+        )
         return Batch(
             cards=cards,
             accounts={},
