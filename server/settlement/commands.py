@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import click
 
+from server.database.facts import read_calendar
 from server.database.pool import connect
 from server.database.statements import load
 from server.database_options import database_dsn, database_options
@@ -70,24 +71,17 @@ def main() -> None:
 @click.option(
     "--date", "business_date", callback=_date, help="Only this date (YYYYMMDD); else all that are due."
 )
-@click.option("--time-zone", default="Asia/Shanghai", show_default=True, envvar="ONECARD_TIME_ZONE")
-@click.option(
-    "--business-day-cutoff", default="23:00", show_default=True, envvar="ONECARD_BUSINESS_DAY_CUTOFF"
-)
 @database_options
-def close(
-    business_date: date | None, time_zone: str, business_day_cutoff: str, data_dir: Path, dsn: str | None
-) -> None:
+def close(business_date: date | None, data_dir: Path, dsn: str | None) -> None:
     """Close business dates and make their files; files that were lost are made again, the same.
 
-    Zone and cut-off must be those of the instance. The housekeeper does the same by itself.
+    The housekeeper does the same by itself.
     """
-    settings = Settings(
-        data_dir=data_dir.absolute(), time_zone=time_zone, business_day_cutoff=business_day_cutoff
-    )
-    calendar = BusinessCalendar.of(time_zone=time_zone, cutoff=business_day_cutoff)
+    settings = Settings(data_dir=data_dir.absolute())
 
     async def work(connection: "asyncpg.Connection[Any]") -> bool:
+        time_zone, cutoff = await read_calendar(connection)
+        calendar = BusinessCalendar.of(time_zone=time_zone, cutoff=cutoff)
         dates = await due_days(connection, calendar)
         for due in dates:
             if business_date in (None, due) and not await close_day(connection, due):
