@@ -119,7 +119,7 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'numbering needs a snapshot for each statement' USING ERRCODE = 'invalid_transaction_state';
     END IF;
-    IF NOT pg_try_advisory_xact_lock(8029466663159227395) THEN  -- "onecard" and 3
+    IF NOT pg_try_advisory_xact_lock(x'6F6E656361726404'::bigint) THEN  -- "onecard" and 4
         RETURN (SELECT last_sequence FROM event_head);
     END IF;
     -- A new statement has a new snapshot: it sees what the last holder of the lock numbered.
