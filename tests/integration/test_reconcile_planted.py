@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 from settlement_site import PURCHASE, Move, Site
 
+from server.database.statements import load
 from server.engine.operation import OperationKind as Kind
 from server.settlement import reconcile_passes
 from server.settlement.positions import roll_up_step
@@ -152,6 +153,26 @@ async def test_request_id_with_two_outcomes_is_found(books: Site) -> None:
         " WHERE operation_kind = 14"
     )
     assert (await reconcile(books.dsn)).repeated_requests == 1
+
+
+async def test_request_id_that_is_used_again_after_the_look_back_is_no_error(books: Site) -> None:
+    again = "SELECT request_id, operation_id FROM operations WHERE operation_kind = $1"
+    request_id, early = await books.database.fetchrow(again, 7)
+    _, late = await books.database.fetchrow(again, 14)
+    await books.database.execute("ALTER TABLE operations DROP CONSTRAINT operations_request_id_key")
+    await books.database.execute(
+        "UPDATE operations SET request_id = $1 WHERE operation_id = $2", request_id, late
+    )
+    await books.database.execute(
+        "UPDATE operations SET decided_at = decided_at - interval '73 hours' WHERE operation_id = $1", early
+    )
+    assert (await reconcile(books.dsn)).clean
+    # Looked up, it is what it stands for now.
+    found = await books.database.fetchrow(
+        load("server.authorization")["look_up_operation"],
+        *(0, "bank-01", request_id, None, None, None, [7, 14]),
+    )
+    assert found["operation_kind"] == 14
 
 
 async def test_archived_dates_count_by_what_was_carried_over(books: Site) -> None:

@@ -15,7 +15,8 @@ from server.rulebook.rules import Channel
 OPERATION = """
     INSERT INTO operations (operation_id, request_id, card_id, amount_minor, decided_at, business_date, stan, shard,
         operation_kind, mti_class, reason, participant_id, terminal_id, response_code, request_digest, response)
-    VALUES ($1::bigint, $2, 1, $3, now() + $1::bigint * interval '1 ms', $4, $5, 0, 1, $6, 1, 'bank-01', $7, '00', 'd', 'r')"""
+    VALUES ($1::bigint, $2, 1, $3, now() + $1::bigint * interval '1 ms', $4, $5, 0,
+        1, $6, 1, 'bank-01', $7, '00', 'd', 'r')"""
 # A backslash and what is not ASCII are legal in a terminal's name.
 TERMINALS = ("T1", "T\\1", "终端1")
 
