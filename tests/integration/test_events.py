@@ -22,6 +22,7 @@ from clients.errors import (
 from clients.events import answers, subscribe
 from clients.service_client import SUBSCRIBE_EVENTS, OneCardClient
 from server.settlement import subscriptions
+from server.settlement.positions import roll_up_step
 
 WAIT_S = 30.0
 CARDS = CARDS_PER_SHARD * SHARDS
@@ -332,7 +333,9 @@ async def test_archived_events_are_told_and_never_skipped(served: Site) -> None:
         await served.database.execute(
             f"ALTER TABLE operations DETACH PARTITION operations_{yesterday:%Y%m%d}"
         )
-        with pytest.raises(StateConflictError, match="EVENTS_ARCHIVED"):
+        await served.database.fetchval("SELECT sequence_events(10)")
+        assert await roll_up_step(lane.connection) == 3
+        with pytest.raises(StateConflictError, match=r"EVENTS_ARCHIVED.*all after number 2 are online"):
             await taken(client, after=0, through=3)
         (event,) = await taken(client, after=2, through=3)
     assert int(event.rrn) > written.operation_id
