@@ -148,7 +148,7 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     rules_pb2_grpc.add_RuleServiceServicer_to_server(
         RuleServicer(changes=RuleChanges(pool), reading=RuleReading(pool)), cast("grpc.aio.Server", gate)
     )
-    add_settlement(gate, settings, pool=settlement_pool, subscriptions=subscriptions)
+    add_settlement(gate, settings, pool=pool, subscriptions=subscriptions)
 
     for reader in readers:
         await reader.start()

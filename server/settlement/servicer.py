@@ -1,5 +1,6 @@
 """SettlementService on the wire: check, convert, call. Shows a participant what is its own, and operators all."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from datetime import date
 from pathlib import Path
@@ -24,6 +25,7 @@ Context = grpc.aio.ServicerContext
 STATEMENTS = load("server.settlement")
 EVENTS_CLASS = "settlement_events"
 KINDS_MAX = 32
+PARTICIPANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,31}", re.ASCII)
 PAGE_SIZE_DEFAULT = 31
 PAGE_SIZE_MAX = 366
 _FILES = {
@@ -153,6 +155,8 @@ def _whose(participant_id: str, caller: Participant) -> str:
     """
     if not participant_id or participant_id == caller.participant_id:
         return caller.participant_id
+    if not PARTICIPANT_ID.fullmatch(participant_id):
+        raise MalformedFieldError("participant", "must be the id of a participant")
     if caller.kind != OPERATOR:
         raise NotGrantedError(
             "OPERATOR_ONLY", "only operators may see other participants", field="participant"
