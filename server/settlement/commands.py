@@ -1,6 +1,7 @@
 """``onecard settlement``: closes days, checks their files, lists what people must look at."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
@@ -16,10 +17,11 @@ from server.database.statements import load
 from server.database_options import database_dsn, database_options
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.operation import OperationKind
-from server.errors import ConfigurationError
+from server.errors import ConfigurationError, StateConflictError
 from server.settings import Settings
-from server.settlement.closing import COPY_TIMEOUT_S, make_missing, restore
+from server.settlement.closing import COPY_TIMEOUT_S, is_online, make_missing, restore
 from server.settlement.closing_day import close_day, due_days
+from server.settlement.closing_store import ClosingFile
 from server.settlement.closing_verify import closing_folders, verify_closing
 
 STATEMENTS = load("server.settlement")
@@ -87,15 +89,24 @@ def close(business_date: date | None, data_dir: Path, dsn: str | None) -> None:
             if business_date in (None, due) and not await close_day(connection, due):
                 click.echo(f"{due:%Y%m%d} not closed: operations of it still run, or an earlier date is open")
                 return False
-        made = []
+        made, is_whole = [], True
         days = [row["business_date"] for row in await connection.fetch(STATEMENTS["unmade_days"])]
         for day in days:
             if business_date in (None, day):
-                made += await make_missing(connection, settings.settlement_dir, day)
+                try:
+                    made += await make_missing(connection, settings.settlement_dir, day)
+                except StateConflictError as error:
+                    click.echo(error.message, err=True)
+                    is_whole = False
+        if not is_whole:
+            return False
         if business_date is not None and not made:
             made = await restore(connection, settings.settlement_dir, business_date)
         for one in made:
-            click.echo(f"{one.business_date:%Y%m%d} {one.participant_id} {one.operation_count} {one.folder}")
+            archived = "" if await is_online(connection, one.business_date) else " archived"
+            click.echo(
+                f"{one.business_date:%Y%m%d} {one.participant_id} {one.operation_count} {one.folder}{archived}"
+            )
         if business_date is not None and not made:
             click.echo(f"{business_date:%Y%m%d} has no closing: not over yet, or without operations")
             return False
@@ -103,6 +114,12 @@ def close(business_date: date | None, data_dir: Path, dsn: str | None) -> None:
 
     if not _run(data_dir, dsn, work):
         sys.exit(EXIT_FAILED)
+
+
+async def _right(connection: "asyncpg.Connection[Any]", folder: Path) -> str:
+    manifest = json.loads((folder / ClosingFile.MANIFEST).read_text(encoding="utf-8"))
+    is_here = await is_online(connection, date.fromisoformat(manifest["business_date"]))
+    return "right" if is_here else "right; its operations are archived and were not compared"
 
 
 @main.command()
@@ -118,7 +135,7 @@ def verify(folder: Path, data_dir: Path, dsn: str | None) -> None:
         is_right = bool(folders)
         for one in folders:
             wrong = await verify_closing(connection, one)
-            click.echo(f"{one} {'; '.join(wrong) if wrong else 'right'}")
+            click.echo(f"{one} {'; '.join(wrong) if wrong else await _right(connection, one)}")
             is_right &= not wrong
         return is_right
 

@@ -77,6 +77,8 @@ async def reconcile(dsn: str, progress: Progress = lambda _what, _count: None) -
     connection = await connect(dsn, application_name="onecard reconcile", command_timeout=STATEMENT_TIMEOUT_S)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
+            # First of all: a date that is archived after the snapshot would be gone from it.
+            await connection.execute("LOCK TABLE operations, postings IN ACCESS SHARE MODE")
             facts = await check_rows(connection, progress)
     finally:
         await connection.close()

@@ -91,8 +91,8 @@ DECLARE
     now timestamptz := clock_timestamp();
 BEGIN
     RETURN (
-        -- A session of another role, or one that does not report, has no state.
-        SELECT CASE WHEN bool_or(state IS NULL) THEN NULL ELSE least(now, min(xact_start)) END
+        -- A session of another role has no state, one without `track_activities` a disabled one.
+        SELECT CASE WHEN bool_or(state IS NULL OR state = 'disabled') THEN NULL ELSE least(now, min(xact_start)) END
         FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
     );
