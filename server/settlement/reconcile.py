@@ -31,6 +31,7 @@ class Reconciliation:
     declined_with_posting: int
     postings_without_operation: int
     postings_of_other_wallets: int
+    postings_misplaced: int
     adjustments_wrong: int
     positions_wrong: int
     sequence_wrong: int
@@ -57,6 +58,7 @@ WRONG = {
     "declined_with_posting": "declined operations with a posting",
     "postings_without_operation": "postings without an operation",
     "postings_of_other_wallets": "postings of another card's wallet",
+    "postings_misplaced": "postings in a wrong direction, or of another participant",
     "adjustments_wrong": "operations whose reversals and refunds differ",
     "positions_wrong": "positions that differ from their postings",
     "sequence_wrong": "gaps in the numbers of events",

@@ -128,6 +128,15 @@ async def test_books_of_every_kind_are_clean(books: Site) -> None:
             "UPDATE postings SET credit_account_id = 1000006 WHERE amount_minor = 30",
             "postings_of_other_wallets",
         ),
+        # The other way round, the wallet would have given what it got.
+        (
+            "UPDATE postings SET debit_account_id = credit_account_id, credit_account_id = debit_account_id"
+            " WHERE amount_minor = 1000",
+            "postings_misplaced",
+        ),
+        ("UPDATE postings SET credit_account_id = 2 WHERE amount_minor = 1000", "postings_misplaced"),
+        ("UPDATE postings SET debit_account_id = 700002 WHERE amount_minor = 30", "postings_misplaced"),
+        ("UPDATE adjustments SET approved_minor = 1001 WHERE approved_minor = 1000", "adjustments_wrong"),
         ("UPDATE adjustments SET refunded_minor = 250 WHERE refunded_minor = 200", "adjustments_wrong"),
         ("DELETE FROM adjustments WHERE reversed_minor = 50", "adjustments_wrong"),
         ("UPDATE settlement_positions SET debit_minor = debit_minor + 1", "positions_wrong"),
