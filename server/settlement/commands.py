@@ -14,7 +14,7 @@ import click
 from server.database.facts import read_calendar
 from server.database.pool import connect
 from server.database.statements import load
-from server.database_options import database_dsn, database_options
+from server.database_options import BusinessDate, database_dsn, database_options
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.operation import OperationKind
 from server.errors import ConfigurationError, StateConflictError
@@ -28,17 +28,6 @@ STATEMENTS = load("server.settlement")
 EXIT_FAILED = 1
 EXCEPTIONS_MAX = 10_000
 FORCED = 2
-
-
-def _date(_context: click.Context, parameter: click.Parameter, text: str | None) -> date | None:
-    if text is None:
-        return None
-    try:
-        if len(text) != 8:
-            raise ValueError
-        return date.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter("must be YYYYMMDD", param=parameter) from None
 
 
 def _run(data_dir: Path, dsn: str | None, work: Callable[["asyncpg.Connection[Any]"], Awaitable[Any]]) -> Any:
@@ -71,7 +60,7 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--date", "business_date", callback=_date, help="Only this date (YYYYMMDD); else all that are due."
+    "--date", "business_date", type=BusinessDate(), help="Only this date (YYYYMMDD); else all that are due."
 )
 @database_options
 def close(business_date: date | None, data_dir: Path, dsn: str | None) -> None:
@@ -145,7 +134,7 @@ def verify(folder: Path, data_dir: Path, dsn: str | None) -> None:
 
 @main.command()
 @click.option(
-    "--date", "business_date", callback=_date, help="Business date (YYYYMMDD); default: the last 8 days."
+    "--date", "business_date", type=BusinessDate(), help="Business date (YYYYMMDD); default: the last 8 days."
 )
 @click.option("--participant", help="Only this one's.")
 @database_options
