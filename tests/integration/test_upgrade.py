@@ -49,7 +49,7 @@ async def test_cards_in_use_keep_limits_switch_keys_and_places(empty_database: s
     assert (usage.of(Channel.CHIP), usage.day_amount_minor) == ((1, 1, 1700, 1700), 1700)
     assert usage.pack() == usages[1]
     assert usages[2] == b""
-    keys = dict(await connection.fetch("SELECT operation_id, switch_key FROM operations"))
+    keys: dict[int, Any] = dict(await connection.fetch("SELECT operation_id, switch_key FROM operations"))
     expected = {
         number: switch_key("bank-01", stan=7, mti_class=2, terminal_id=terminal_id)
         for number, terminal_id in enumerate(TERMINALS, start=1)
