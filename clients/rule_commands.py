@@ -106,7 +106,11 @@ async def approve(editor: RuleEditor, change_id: str, yes: bool) -> None:
     print_table(_change_table(answer))
     if answer.next_page_token:
         click.echo(f"and {answer.rules_given - len(answer.rules):,} more: onecard rules show {change_id}")
-    if not yes and sys.stdin.isatty() and not click.confirm("approve this?"):
+    if answer.rules_given != answer.change.rule_count:
+        raise WrongUseError("not approved: its rules are not all there, the proposal broke off")
+    if not yes and not sys.stdin.isatty():
+        raise WrongUseError("not approved: without a terminal to ask on, --yes must say so")
+    if not yes and not click.confirm("approve this?"):
         raise WrongUseError("not approved")
     change = await editor.approve(change_id)
     click.echo(f"{_rules(change.rule_count)} in force, version {change.version}")

@@ -90,7 +90,7 @@ async def serve(settings: Settings, *, worker_index: int, ready: Callable[[], No
     except CryptoError as error:
         raise ConfigurationError(f"key store: {error}") from None
     add_administration(gate, pool=pool, keys=administered_keys)
-    add_settlement(gate, settings, pool=settlement_pool, subscriptions=subscriptions)
+    add_settlement(gate, settings, pool=pool, subscriptions=subscriptions)
 
     for reader in readers:
         await reader.start()

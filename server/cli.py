@@ -165,67 +165,45 @@ def bench(arguments: tuple[str, ...]) -> None:
     importlib.import_module("benchmarks.cli").main(list(arguments))
 
 
-class _KeyCommands(_OneLineErrors):
-    """``initialise`` works on files and is the server's; the others speak gRPC and are loaded when they are named."""
+class _LazyCommands(_OneLineErrors):
+    """Commands of another module, loaded when they are named; those of the group itself come first."""
+
+    def __init__(self, *arguments: Any, module: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._module = module
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *self._over_grpc().list_commands(ctx)})
+        return sorted({*super().list_commands(ctx), *self._loaded().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name) or self._over_grpc().get_command(ctx, cmd_name)
-
-    def _over_grpc(self) -> click.Group:
-        import importlib
-
-        group: click.Group = importlib.import_module("clients.key_commands").main
-        return group
-
-
-class _SettlementCommands(_OneLineErrors):
-    """Loaded when they are named."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return self._loaded().list_commands(ctx)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self._loaded().get_command(ctx, cmd_name)
+        return super().get_command(ctx, cmd_name) or self._loaded().get_command(ctx, cmd_name)
 
     def _loaded(self) -> click.Group:
         import importlib
 
-        group: click.Group = importlib.import_module("server.settlement.commands").main
+        group: click.Group = importlib.import_module(self._module).main
         return group
 
 
-@main.group(cls=_SettlementCommands, context_settings={"help_option_names": ["-h", "--help"]})
+def _lazy_group(module: str) -> Callable[[Callable[..., Any]], click.Group]:
+    return main.group(
+        cls=_LazyCommands, module=module, context_settings={"help_option_names": ["-h", "--help"]}
+    )
+
+
+@_lazy_group("server.settlement.commands")
 def settlement() -> None:
     """Close days, check their files, list what people must look at."""
 
 
-@main.group(cls=_KeyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@_lazy_group("clients.key_commands")
 @click.pass_context
 def keys(ctx: click.Context) -> None:
     """Make, bring in, use and destroy keys; every change is proposed by one operator and approved by another."""
     ctx.obj = _running_address
 
 
-class _ArchiveCommands(click.Group):
-    """Loaded when they are named: they bring pyarrow."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return self._loaded().list_commands(ctx)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self._loaded().get_command(ctx, cmd_name)
-
-    def _loaded(self) -> click.Group:
-        import importlib
-
-        group: click.Group = importlib.import_module("server.archive.commands").main
-        return group
-
-
-@main.group(cls=_ArchiveCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@_lazy_group("server.archive.commands")
 @click.pass_context
 def archive(ctx: click.Context) -> None:
     """Move old business dates into files, verify the files, and bring dates back."""
@@ -243,23 +221,7 @@ def _running_address(data_dir: Path) -> str:
     return f"localhost:{read_run_file(data_dir)['port']}"
 
 
-class _RuleCommands(_OneLineErrors):
-    """All speak gRPC, and are loaded when one is named."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return self._over_grpc().list_commands(ctx)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return self._over_grpc().get_command(ctx, cmd_name)
-
-    def _over_grpc(self) -> click.Group:
-        import importlib
-
-        group: click.Group = importlib.import_module("clients.rule_commands").main
-        return group
-
-
-@main.group(cls=_RuleCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@_lazy_group("clients.rule_commands")
 @click.pass_context
 def rules(ctx: click.Context) -> None:
     """Read and change the rules that money decisions follow; one operator proposes, another approves."""

@@ -1,5 +1,7 @@
 """Where a command of the operator finds the database: the instance that runs on a data directory, or a DSN."""
 
+import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,20 @@ import click
 from server.errors import ConfigurationError
 from server.run_files import read_run_file
 from server.settings import socket_dsn
+
+
+class BusinessDate(click.ParamType[date]):
+    """A business date as commands take it: YYYYMMDD."""
+
+    name = "YYYYMMDD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        try:
+            if not re.fullmatch(r"[0-9]{8}", value, re.ASCII):
+                raise ValueError
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail("a business date is written YYYYMMDD", param, ctx)
 
 
 def database_options(command: Any) -> Any:

@@ -37,6 +37,7 @@ ELECTION_LOCK_KEY = 0x6F6E656361726402  # "onecard" and 2; 1 is the migrations'
 ELECTION_PAUSE_S = 2.0
 LEADER_CHECK_S = 1.0
 JOB_TIMEOUT_S = 300.0
+FAILED_PAUSE_MAX_S = 30.0
 # A date of a whole province is some ten million rows.
 ARCHIVE_TIMEOUT_S = 6 * 3_600.0
 CONNECTIONS_MAX = 6
@@ -80,7 +81,7 @@ JOBS: tuple[Job, ...] = (
     Job("delete_expired_spent_tokens", 30, delete_expired_spent_tokens),
     Job("expire_holds", 5, expire_holds),
     Job("expire_key_proposals", 60, upkeep.expire_proposals),
-    Job("sequence_events", sequencer.PERIOD_S, sequencer.keep_sequencing),
+    Job("sequence_events", sequencer.IDLE_PERIOD_S, sequencer.keep_sequencing),
     Job("sequence_stragglers", 60, sequencer.sequence_stragglers),
     Job("roll_up_positions", 1, positions.roll_up),
 )
@@ -143,6 +144,7 @@ async def run_jobs(pool: "asyncpg.Pool[Any]", jobs: tuple[Job, ...]) -> None:
 
 
 async def _repeat(job: Job, pool: "asyncpg.Pool[Any]") -> None:
+    failures = 0
     while True:
         try:
             async with asyncio.timeout(job.timeout_s):
@@ -150,9 +152,17 @@ async def _repeat(job: Job, pool: "asyncpg.Pool[Any]") -> None:
         except Exception as error:  # a failing job must not take the others with it
             telemetry.housekeeping_counter(job.name, "failed").inc()
             log.error("housekeeping job failed", extra={"job": job.name}, exc_info=error)
+            failures += 1
         else:
+            failures = 0
             telemetry.housekeeping_counter(job.name, "succeeded").inc()
-        await asyncio.sleep(job.period_s)
+        await asyncio.sleep(pause_s(job, failures))
+
+
+def pause_s(job: Job, failures: int) -> float:
+    """Seconds until the next run, after so many failures in a row: what runs often fails at most every half minute."""
+    backoff = min(FAILED_PAUSE_MAX_S, 0.5 * 2 ** min(failures, 10)) if failures else 0.0
+    return max(job.period_s, backoff)
 
 
 async def _work_while_elected(settings: Settings, pool: "asyncpg.Pool[Any]", jobs: tuple[Job, ...]) -> None:

@@ -112,6 +112,11 @@ class Supervisor:
             await statements.check(connection)
             shards = await facts.settle_shards(connection, asked=self._settings.shards)
             self._settings = dataclasses.replace(self._settings, shards=shards)
+            await facts.settle_calendar(
+                connection,
+                time_zone=self._settings.time_zone,
+                cutoff=self._settings.business_day_cutoff,
+            )
         finally:
             await connection.close()
 

@@ -1,6 +1,7 @@
 """The core as its callers meet it: a running instance, its participants and cards, and calls through gRPC with TLS."""
 
 import asyncio
+import functools
 import itertools
 import tempfile
 import uuid
@@ -83,8 +84,11 @@ def without(rpc_class: str) -> str:
     return f"no-{rpc_class.replace('_', '-')}"
 
 
+@functools.cache
 def distant_cutoff() -> str:
-    """A cut-off twelve hours away: the business date must not change while the tests run."""
+    """A cut-off twelve hours away: the business date must not change while the tests run. One for all instances:
+    a database keeps its own.
+    """
     local = datetime.now(UTC).astimezone(ZoneInfo("Asia/Shanghai"))
     return f"{(local.hour + 12) % 24:02}:00"
 

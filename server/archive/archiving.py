@@ -93,6 +93,12 @@ async def archive_due(
                 yield await archive_date(connection, business_date, policy)
             except ArchiveError as error:
                 yield business_date, error
+            except Exception as error:  # whatever is wrong with one date must not keep the others
+                log.error("business date was not archived", exc_info=error)
+                yield (
+                    business_date,
+                    ArchiveError("ARCHIVE_FAILED", f"it failed: {type(error).__name__}, see the log"),
+                )
 
 
 async def archive_date(

@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,13 @@ from server.archive.errors import ArchiveError
 from server.archive.record import RecordedFile, recorded_files, sole_connection
 from server.archive.tables import TABLES, ColumnKind, Sums
 from server.database import pool
+from server.database_options import BusinessDate
 from server.errors import ConfigurationError
 from server.run_files import read_run_file
 from server.settings import Settings
 
 EXIT_FAILED = 1
 FindDatabase = Callable[[Path, str | None], str]
-
-
-class _DateType(click.ParamType[date]):
-    name = "YYYYMMDD"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        try:
-            return datetime.strptime(value, "%Y%m%d").replace(tzinfo=UTC).date()
-        except ValueError:
-            self.fail("a business date is written YYYYMMDD", param, ctx)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -96,7 +87,7 @@ def _told(sums: dict[str, Sums]) -> str:
 
 
 @main.command()
-@click.option("--date", "business_date", type=_DateType(), help="This date, whether it is due or not.")
+@click.option("--date", "business_date", type=BusinessDate(), help="This date, whether it is due or not.")
 @click.option("--dates-max", type=click.IntRange(min=1), help="Dates at most; default: all that are due.")
 @_policy_options
 @_place_options
@@ -177,7 +168,7 @@ def list_archives(
 
 
 @main.command()
-@click.option("--date", "business_date", type=_DateType(), help="The files of this date only.")
+@click.option("--date", "business_date", type=BusinessDate(), help="The files of this date only.")
 @_place_options
 @click.pass_obj
 def verify(
@@ -208,7 +199,7 @@ def verify(
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--date", "business_date", type=_DateType(), help="A date, from the files in the directory.")
+@click.option("--date", "business_date", type=BusinessDate(), help="A date, from the files in the directory.")
 @_place_options
 @click.pass_obj
 def restore(

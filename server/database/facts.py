@@ -1,6 +1,7 @@
-"""What a database was made for, and what therefore never changes about it: the number of shards of its hot tables.
+"""What a database was made for, and what therefore never changes about it: the number of shards, and the business day.
 
 Rows lie where the number of shards put them; another number would look for them, and for used tokens, in other places.
+Instances that cut days at different times would close dates that others still write.
 """
 
 import asyncpg
@@ -10,6 +11,7 @@ from server.errors import ConfigurationError
 
 SHARDS = "shards"
 SHARDS_DEFAULT = 1
+TIME_ZONE, CUTOFF = "time_zone", "business_day_cutoff"
 
 
 async def settle_shards(connection: asyncpg.Connection, *, asked: int) -> int:
@@ -29,3 +31,34 @@ async def settle_shards(connection: asyncpg.Connection, *, asked: int) -> int:
             f"shards is {asked}, but this database was made with {found}: the number never changes, leave it out"
         )
     return found
+
+
+async def settle_calendar(connection: asyncpg.Connection, *, time_zone: str, cutoff: str) -> None:
+    """Records the time zone and the cut-off (``HH:MM``) of business days; the first instance that starts fixes them.
+
+    Raises:
+        ConfigurationError: the database was made with others.
+    """
+    statements = load("server.database")
+    for fact, asked in ((TIME_ZONE, time_zone), (CUTOFF, cutoff)):
+        await connection.execute(statements["record_fact"], fact, asked)
+        found = await connection.fetchval(statements["read_fact"], fact)
+        if asked != found:
+            raise ConfigurationError(
+                f"{fact} is {asked}, but this database was made with {found}: it never changes, give that one"
+            )
+
+
+async def read_calendar(connection: asyncpg.Connection) -> tuple[str, str]:
+    """The recorded time zone and cut-off of business days.
+
+    Raises:
+        ConfigurationError: no instance has started on this database yet.
+    """
+    statements = load("server.database")
+    found = [await connection.fetchval(statements["read_fact"], fact) for fact in (TIME_ZONE, CUTOFF)]
+    if None in found:
+        raise ConfigurationError(
+            "the database does not know its business day: start 'onecard serve' on it once"
+        )
+    return found[0], found[1]

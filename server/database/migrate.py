@@ -17,7 +17,10 @@ from server.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-# "onecard\0" and 1: any fixed number no other lock of this database uses.
+# Advisory locks of one key are "onecard" and a number: 1 migrations (here), 2 election of the housekeeper
+# (server/housekeeper.py), 3 versions of rules (0003, rulebook/sql/lock_approvals.sql), 4 numbering of events (0004),
+# 7 archives (archive/sql/try_lock.sql). Claims of request ids and switch keys are hashes (engine/request_log.py);
+# business dates have two keys, 1869505891 ("onec") and the date (0004, settlement/sql/lock_day.sql).
 MIGRATION_LOCK_KEY = 0x6F6E656361726401
 FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 

@@ -78,14 +78,16 @@ def database_errors() -> Iterator[None]:
 
 
 async def connect(dsn: str, *, application_name: str = "onecard", **options: Any) -> asyncpg.Connection:
-    """One connection for start-up work and command-line tools.
+    """One connection for start-up work, long work and command-line tools, without the timeouts that calls have.
 
     Raises:
         ConfigurationError: the database cannot be reached or refuses us; one line without the password.
     """
     try:
+        # Also where the role or the database has timeouts of its own.
+        unlimited = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
         return await asyncpg.connect(
-            dsn, timeout=10, server_settings={"application_name": application_name}, **options
+            dsn, timeout=10, server_settings={"application_name": application_name} | unlimited, **options
         )
     except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # asyncpg's own texts may quote parts of the address: the class and SQLSTATE say enough.

@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import repeat
 from typing import Any, Protocol, TypeAlias
 
@@ -42,6 +42,7 @@ LOCK_CARDS = load("server.engine")["lock_cards"]
 LOCK_FREE_CARDS = load("server.engine")["lock_free_cards"]
 READ_BATCH = load("server.engine")["read_batch"]
 CLAIM_KEYS = load("server.engine")["claim_keys"]
+CLOSED_THROUGH = load("server.engine")["closed_through"]
 
 # How often a batch may go on without an operation whose card is held; then its batch waits for the card.
 PASSED_OVER_MAX = 3
@@ -95,6 +96,8 @@ class LaneTransactions:
         self._operation_ids = OperationIds()
         # Until then (seconds of the loop's clock) nothing is left to the unique indexes.
         self._careful_until = 0.0
+        # The newest closed business date; None until it is looked for.
+        self._closed_through: date | None = None
 
     @property
     def is_open(self) -> bool:
@@ -121,6 +124,10 @@ class LaneTransactions:
             return await self._run(operations)
         except (asyncpg.UniqueViolationError, PerhapsAnsweredError):
             self._careful_until = asyncio.get_running_loop().time() + CAREFUL_S
+            raise
+        except asyncpg.SerializationError:
+            # Perhaps its business date was closed meanwhile.
+            self._closed_through = None
             raise
 
     async def _run(self, operations: Sequence[Operation]) -> Decided:
@@ -189,7 +196,12 @@ class LaneTransactions:
                 if row[1] is not None:
                     cards[row[1]] = CardState(shard, *row[1:])
         now = datetime.fromtimestamp(rows[-1][0], UTC)
-        business_date = self._settings.calendar.business_date_of(now)
+        if self._closed_through is None:
+            self._closed_through = await connection.fetchval(CLOSED_THROUGH)
+        # A date that was closed before its cut-off takes no more operations: they belong to the next.
+        business_date = max(
+            self._settings.calendar.business_date_of(now), self._closed_through + timedelta(days=1)
+        )
         return Batch(
             cards=cards,
             accounts={},

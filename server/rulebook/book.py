@@ -71,6 +71,8 @@ class RuleBook:
         self.unreadable: set[tuple[str, str]] = set()
         # What waits for its approval, by change; lines of a whole change never change.
         self.ahead: dict[Any, Taken] = {}
+        # Large changes that were seen whole, and need not be counted again, whether they were read or not.
+        self._whole: set[Any] = set()
         self._places: dict[str, dict[Any, Any]] = {
             "limit": self.limits,
             "wallet": self.wallets,
@@ -104,8 +106,9 @@ class RuleBook:
 
     async def read_ahead(self, connection: "asyncpg.Connection[Any]") -> None:
         """Reads large changes while they wait, so that no batch has to when they are approved."""
-        known = list(self.ahead)
+        known = list(self._whole)
         waiting = dict(await connection.fetch(STATEMENTS["waiting_fleets"], AHEAD_RULES_MIN, known))
+        self._whole = set(waiting)
         for change_id in self.ahead.keys() - waiting.keys():
             del self.ahead[change_id]
         room = AHEAD_RULES_MAX

@@ -5,6 +5,9 @@ files again. Must never put files in place that differ from what is recorded.
 """
 
 import asyncio
+import hashlib
+import json
+import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable
@@ -22,7 +25,9 @@ from server.errors import StateConflictError
 from server.settlement.closing_day import close_day, due_days
 from server.settlement.closing_files import ClosedDay, Total, manifest_text, totals_of, write_parquet
 from server.settlement.closing_store import ClosingFile, closing_folder, digest_of
-from server.settlement.positions import accounts_of, read_position
+from server.settlement.positions import accounts_of, indexed, read_position
+
+log = logging.getLogger(__name__)
 
 STATEMENTS = load("server.settlement")
 # A copy of a whole day is one statement.
@@ -51,13 +56,20 @@ def closing_job(
             unmade = await connection.fetch(STATEMENTS["unmade_days"])
         if not unmade:
             return
+        failed = 0
         # A connection without the short timeouts of the pool's.
         connection = await connect(dsn, application_name="onecard closing", command_timeout=COPY_TIMEOUT_S)
         try:
             for (business_date,) in unmade:
-                await make_missing(connection, settlement_dir, business_date)
+                try:
+                    await make_missing(connection, settlement_dir, business_date)
+                except StateConflictError as error:
+                    failed += 1
+                    log.error(error.message)
         finally:
             await connection.close()
+        if failed:
+            raise StateConflictError("CLOSINGS_MISSING", f"closings of {failed} business dates are missing")
 
     return run
 
@@ -65,18 +77,31 @@ def closing_job(
 async def make_missing(
     connection: "asyncpg.Connection[Any]", settlement_dir: Path, business_date: date
 ) -> list[Made]:
-    """Makes the files that participants do not have yet of a closed date."""
-    rows = await connection.fetch(STATEMENTS["unmade_closings"], business_date)
-    made = [
-        await make_closing(
-            connection,
-            settlement_dir,
-            business_date=business_date,
-            participant_id=row["participant_id"],
-            settlement_account_id=row["settlement_account_id"],
+    """Makes the files that participants do not have yet of a closed date; one that fails stops no other.
+
+    Raises:
+        StateConflictError: some could not be made; why is in the log.
+    """
+    made, missing = [], []
+    for row in await connection.fetch(STATEMENTS["unmade_closings"], business_date):
+        try:
+            one = await make_closing(
+                connection,
+                settlement_dir,
+                business_date=business_date,
+                participant_id=row["participant_id"],
+                settlement_account_id=row["settlement_account_id"],
+            )
+        except Exception as error:  # whatever is wrong with one participant's rows or files
+            facts = {"business_date": str(business_date), "participant": row["participant_id"]}
+            log.error("closing was not made", extra=facts, exc_info=error)
+            missing.append(row["participant_id"])
+        else:
+            made.append(one)
+    if missing:
+        raise StateConflictError(
+            "CLOSINGS_MISSING", f"closings of {business_date:%Y%m%d} are missing: {', '.join(missing)}"
         )
-        for row in rows
-    ]
     await connection.execute(STATEMENTS["record_made_day"], business_date)
     return made
 
@@ -87,8 +112,10 @@ async def restore(
     """Makes the recorded files of a date again where this host does not have them whole.
 
     Raises:
-        StateConflictError: they would differ from what is recorded.
+        StateConflictError: they would differ from what is recorded, or the operations are archived.
     """
+    if not await is_online(connection, business_date):
+        return await _found_whole(connection, settlement_dir, business_date)
     return [
         await make_closing(
             connection,
@@ -100,6 +127,42 @@ async def restore(
         )
         for row in await connection.fetch(STATEMENTS["made_closings"], business_date)
     ]
+
+
+async def is_online(connection: "asyncpg.Connection[Any]", business_date: date) -> bool:
+    """Whether the operations of a date are in the database."""
+    return any(row[0] == business_date for row in await connection.fetch(STATEMENTS["online_dates"]))
+
+
+async def _found_whole(
+    connection: "asyncpg.Connection[Any]", settlement_dir: Path, business_date: date
+) -> list[Made]:
+    """The closings of an archived date, which nobody can make again.
+
+    Raises:
+        StateConflictError: a file is not here or was changed.
+    """
+    found = []
+    for row in await connection.fetch(STATEMENTS["made_closings"], business_date):
+        folder = closing_folder(settlement_dir, row["participant_id"], business_date)
+        manifest = json.loads(row["manifest"])
+        digests = {file: facts["sha256"] for file, facts in manifest["files"].items()}
+        digests[ClosingFile.MANIFEST] = hashlib.sha256(row["manifest"].encode()).hexdigest()
+        for file, digest in digests.items():
+            if await asyncio.to_thread(digest_of, folder / file) != digest:
+                raise StateConflictError(
+                    "CLOSING_ARCHIVED",
+                    f"{folder / file} is missing, and its operations are archived: restore the archive first",
+                )
+        found.append(
+            Made(
+                business_date=business_date,
+                participant_id=row["participant_id"],
+                folder=folder,
+                operation_count=manifest["operation_count"],
+            )
+        )
+    return found
 
 
 async def make_closing(
@@ -121,7 +184,10 @@ async def make_closing(
     folder = closing_folder(settlement_dir, participant_id, business_date)
     scratch = folder.with_name(f".{participant_id}.{os.getpid()}")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    for place in (settlement_dir, folder.parent, scratch):
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file in ClosingFile:
+        (scratch / file).touch(mode=0o600)
     try:
         for file, is_exceptions in ((ClosingFile.CSV, False), (ClosingFile.EXCEPTIONS, True)):
             arguments = business_date, participant_id, settlement_account_id, is_exceptions
@@ -169,11 +235,7 @@ async def read_totals(
 
 
 async def _copy(connection: "asyncpg.Connection[Any]", path: Path, *arguments: Any) -> None:
-    async with connection.transaction(readonly=True):
-        # Batches in order by index, each with its operations: see INDEXED_READS.
-        await connection.execute("SET LOCAL enable_seqscan = off")
-        await connection.execute("SET LOCAL enable_hashjoin = off")
-        await connection.execute("SET LOCAL enable_mergejoin = off")
+    async with indexed(connection):
         await connection.copy_from_query(
             STATEMENTS["closing_lines"],
             *arguments,

@@ -1,6 +1,7 @@
 """The files of a closed day for one participant: CSV from the database, Parquet from the CSV, and a manifest.
 
-The same rows give the same bytes: order, texts and row groups are fixed, and nothing tells when the files were made.
+The same rows give the same bytes, with the same version of pyarrow: order, texts and row groups are fixed, and nothing
+tells when the files were made.
 Memory is that of one block of lines. Must never write a file under its own name before all are whole.
 """
 
@@ -12,18 +13,15 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.csv
-import pyarrow.parquet
-
 from server.engine.operation import OperationKind
 from server.settlement.closing_store import ClosingFile, digest_of
 from server.settlement.positions import AccountUse, Position
 
 FORMAT = "onecard closing 1"
 BLOCK_BYTES = 4 << 20
-_TEXT, _NUMBER, _SMALL = pyarrow.string(), pyarrow.int64(), pyarrow.int32()
-COLUMNS: dict[str, Any] = {
+# Types of pyarrow, by name: it takes much memory, and is loaded when files are made.
+_TEXT, _NUMBER, _SMALL = "string", "int64", "int32"
+COLUMNS = {
     "sequence": _NUMBER,
     "rrn": _TEXT,
     "request_id": _TEXT,
@@ -44,7 +42,6 @@ COLUMNS: dict[str, Any] = {
     "suspense_change_minor": _NUMBER,
     "fund_change_minor": _NUMBER,
 }
-SCHEMA = pyarrow.schema(list(COLUMNS.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +68,17 @@ class ClosedDay:
     positions: Mapping[AccountUse, Position]
 
 
+def _column_types() -> dict[str, Any]:
+    import pyarrow
+
+    return {name: getattr(pyarrow, kind)() for name, kind in COLUMNS.items()}
+
+
 def lines(csv_path: Path) -> Iterator[Any]:
     """The lines of a CSV file in batches of records."""
-    options = pyarrow.csv.ConvertOptions(column_types=COLUMNS, strings_can_be_null=False)
+    import pyarrow.csv
+
+    options = pyarrow.csv.ConvertOptions(column_types=_column_types(), strings_can_be_null=False)
     reading = pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
     with pyarrow.csv.open_csv(csv_path, read_options=reading, convert_options=options) as reader:
         yield from reader
@@ -81,13 +86,18 @@ def lines(csv_path: Path) -> Iterator[Any]:
 
 def write_parquet(csv_path: Path, parquet_path: Path) -> None:
     """The same lines as Parquet, a row group for each block."""
-    with pyarrow.parquet.ParquetWriter(parquet_path, SCHEMA, compression="zstd") as writer:
+    import pyarrow.parquet
+
+    schema = pyarrow.schema(list(_column_types().items()))
+    with pyarrow.parquet.ParquetWriter(parquet_path, schema, compression="zstd") as writer:
         for batch in lines(csv_path):
             writer.write_batch(batch)
 
 
 def totals_of(csv_path: Path) -> list[Total]:
     """The totals of a CSV file, by ascending kind and response code."""
+    import pyarrow
+
     sums: Counter[tuple[int, str, int]] = Counter()
     for batch in lines(csv_path):
         grouped = (

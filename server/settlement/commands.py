@@ -1,6 +1,7 @@
 """``onecard settlement``: closes days, checks their files, lists what people must look at."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
@@ -10,32 +11,23 @@ from typing import Any
 import asyncpg
 import click
 
+from server.database.facts import read_calendar
 from server.database.pool import connect
 from server.database.statements import load
-from server.database_options import database_dsn, database_options
+from server.database_options import BusinessDate, database_dsn, database_options
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.operation import OperationKind
-from server.errors import ConfigurationError
+from server.errors import ConfigurationError, StateConflictError
 from server.settings import Settings
-from server.settlement.closing import COPY_TIMEOUT_S, make_missing, restore
+from server.settlement.closing import COPY_TIMEOUT_S, is_online, make_missing, restore
 from server.settlement.closing_day import close_day, due_days
+from server.settlement.closing_store import ClosingFile
 from server.settlement.closing_verify import closing_folders, verify_closing
 
 STATEMENTS = load("server.settlement")
 EXIT_FAILED = 1
 EXCEPTIONS_MAX = 10_000
 FORCED = 2
-
-
-def _date(_context: click.Context, parameter: click.Parameter, text: str | None) -> date | None:
-    if text is None:
-        return None
-    try:
-        if len(text) != 8:
-            raise ValueError
-        return date.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter("must be YYYYMMDD", param=parameter) from None
 
 
 def _run(data_dir: Path, dsn: str | None, work: Callable[["asyncpg.Connection[Any]"], Awaitable[Any]]) -> Any:
@@ -68,40 +60,42 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--date", "business_date", callback=_date, help="Only this date (YYYYMMDD); else all that are due."
-)
-@click.option("--time-zone", default="Asia/Shanghai", show_default=True, envvar="ONECARD_TIME_ZONE")
-@click.option(
-    "--business-day-cutoff", default="23:00", show_default=True, envvar="ONECARD_BUSINESS_DAY_CUTOFF"
+    "--date", "business_date", type=BusinessDate(), help="Only this date (YYYYMMDD); else all that are due."
 )
 @database_options
-def close(
-    business_date: date | None, time_zone: str, business_day_cutoff: str, data_dir: Path, dsn: str | None
-) -> None:
+def close(business_date: date | None, data_dir: Path, dsn: str | None) -> None:
     """Close business dates and make their files; files that were lost are made again, the same.
 
-    Zone and cut-off must be those of the instance. The housekeeper does the same by itself.
+    The housekeeper does the same by itself.
     """
-    settings = Settings(
-        data_dir=data_dir.absolute(), time_zone=time_zone, business_day_cutoff=business_day_cutoff
-    )
-    calendar = BusinessCalendar.of(time_zone=time_zone, cutoff=business_day_cutoff)
+    settings = Settings(data_dir=data_dir.absolute())
 
     async def work(connection: "asyncpg.Connection[Any]") -> bool:
+        time_zone, cutoff = await read_calendar(connection)
+        calendar = BusinessCalendar.of(time_zone=time_zone, cutoff=cutoff)
         dates = await due_days(connection, calendar)
         for due in dates:
             if business_date in (None, due) and not await close_day(connection, due):
                 click.echo(f"{due:%Y%m%d} not closed: operations of it still run, or an earlier date is open")
                 return False
-        made = []
+        made, is_whole = [], True
         days = [row["business_date"] for row in await connection.fetch(STATEMENTS["unmade_days"])]
         for day in days:
             if business_date in (None, day):
-                made += await make_missing(connection, settings.settlement_dir, day)
+                try:
+                    made += await make_missing(connection, settings.settlement_dir, day)
+                except StateConflictError as error:
+                    click.echo(error.message, err=True)
+                    is_whole = False
+        if not is_whole:
+            return False
         if business_date is not None and not made:
             made = await restore(connection, settings.settlement_dir, business_date)
         for one in made:
-            click.echo(f"{one.business_date:%Y%m%d} {one.participant_id} {one.operation_count} {one.folder}")
+            archived = "" if await is_online(connection, one.business_date) else " archived"
+            click.echo(
+                f"{one.business_date:%Y%m%d} {one.participant_id} {one.operation_count} {one.folder}{archived}"
+            )
         if business_date is not None and not made:
             click.echo(f"{business_date:%Y%m%d} has no closing: not over yet, or without operations")
             return False
@@ -109,6 +103,12 @@ def close(
 
     if not _run(data_dir, dsn, work):
         sys.exit(EXIT_FAILED)
+
+
+async def _right(connection: "asyncpg.Connection[Any]", folder: Path) -> str:
+    manifest = json.loads((folder / ClosingFile.MANIFEST).read_text(encoding="utf-8"))
+    is_here = await is_online(connection, date.fromisoformat(manifest["business_date"]))
+    return "right" if is_here else "right; its operations are archived and were not compared"
 
 
 @main.command()
@@ -124,7 +124,7 @@ def verify(folder: Path, data_dir: Path, dsn: str | None) -> None:
         is_right = bool(folders)
         for one in folders:
             wrong = await verify_closing(connection, one)
-            click.echo(f"{one} {'; '.join(wrong) if wrong else 'right'}")
+            click.echo(f"{one} {'; '.join(wrong) if wrong else await _right(connection, one)}")
             is_right &= not wrong
         return is_right
 
@@ -134,7 +134,7 @@ def verify(folder: Path, data_dir: Path, dsn: str | None) -> None:
 
 @main.command()
 @click.option(
-    "--date", "business_date", callback=_date, help="Business date (YYYYMMDD); default: the last 8 days."
+    "--date", "business_date", type=BusinessDate(), help="Business date (YYYYMMDD); default: the last 8 days."
 )
 @click.option("--participant", help="Only this one's.")
 @database_options

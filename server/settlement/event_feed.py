@@ -16,6 +16,7 @@ from server.database.statements import load
 from server.errors import StateConflictError
 
 READ_EVENTS = load("server.settlement")["read_events"]
+ARCHIVED_THROUGH = load("server.settlement")["archived_through"]
 # Numbers in one window, not events: a participant with few of them still goes through all.
 WINDOW = 2_048
 RRNS = 10**12
@@ -80,15 +81,13 @@ async def read_window(
     through = min(head_sequence, after_sequence + WINDOW)
     async with acquired(pool) as connection:
         rows = await connection.fetch(READ_EVENTS, after_sequence, through, shown.participant_id, shown.kinds)
-    _require_whole(rows, after_sequence=after_sequence, through_sequence=through)
+        if not _is_whole(rows, after_sequence=after_sequence, through_sequence=through):
+            raise _archived(await connection.fetchval(ARCHIVED_THROUGH))
     return EventWindow([_event(row) for row in rows if row["is_asked_for"]], through)
 
 
-def _require_whole(rows: Sequence[Any], *, after_sequence: int, through_sequence: int) -> None:
-    """
-    Raises:
-        StateConflictError: a batch is missing, or operations of one.
-    """
+def _is_whole(rows: Sequence[Any], *, after_sequence: int, through_sequence: int) -> bool:
+    """Whether no batch is missing, nor operations of one."""
     covered, batch_sequence = after_sequence, 0
     for row in rows:
         if row["batch_sequence"] == batch_sequence:
@@ -97,8 +96,15 @@ def _require_whole(rows: Sequence[Any], *, after_sequence: int, through_sequence
         if batch_sequence > covered + 1 or row["online"] != row["operation_count"]:
             break
         covered = batch_sequence + row["operation_count"] - 1
-    if covered < through_sequence:
-        raise StateConflictError("EVENTS_ARCHIVED", "events after this number are archived")
+    return covered >= through_sequence
+
+
+def _archived(through_sequence: int) -> StateConflictError:
+    """Tells whoever begins anew where."""
+    return StateConflictError(
+        "EVENTS_ARCHIVED",
+        f"events after this number are archived: all after number {through_sequence} are online",
+    )
 
 
 def _event(row: Any) -> RecordedEvent:

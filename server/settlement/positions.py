@@ -4,7 +4,8 @@ These accounts have no row that operations would queue for; their balance is the
 is added once, because sums and watermark change in one transaction. Must never lock what operations lock.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum
@@ -14,6 +15,7 @@ import asyncpg
 
 from server.database.pool import acquired
 from server.database.statements import load
+from server.errors import UnavailableError
 
 STATEMENTS = load("server.settlement")
 BATCHES_PER_STEP = 500
@@ -61,15 +63,33 @@ class PositionReading:
     is_closed: bool
 
 
-async def roll_up_step(connection: "asyncpg.Connection[Any]") -> int:
+async def roll_up_step(connection: "asyncpg.Connection[Any]", batches_max: int = BATCHES_PER_STEP) -> int:
     """Adds the next batches, in a transaction of its own; how many numbers the watermark moved.
 
+    Raises:
+        asyncpg.QueryCanceledError: even one batch takes longer than a statement may.
     Locks: the watermark.
     """
-    async with connection.transaction():
-        before: int = await connection.fetchval(STATEMENTS["lock_watermark"])
-        after: int = await connection.fetchval(STATEMENTS["roll_up_positions"], before, BATCHES_PER_STEP)
+    try:
+        async with connection.transaction():
+            before: int = await connection.fetchval(STATEMENTS["lock_watermark"])
+            after: int = await connection.fetchval(STATEMENTS["roll_up_positions"], before, batches_max)
+    except asyncpg.QueryCanceledError:
+        if batches_max == 1:
+            raise
+        return await roll_up_step(connection, batches_max // 2)
     return after - before
+
+
+@contextlib.asynccontextmanager
+async def indexed(connection: "asyncpg.Connection[Any]") -> AsyncIterator[None]:
+    """A reading transaction that goes batch by batch by index: without statistics the planner would read partitions
+    whole.
+    """
+    async with connection.transaction(readonly=True):
+        for way in ("seqscan", "hashjoin", "mergejoin"):
+            await connection.execute(f"SET LOCAL enable_{way} = off")
+        yield
 
 
 async def roll_up(pool: "asyncpg.Pool[Any]") -> None:
@@ -83,8 +103,18 @@ async def roll_up(pool: "asyncpg.Pool[Any]") -> None:
 async def read_position(
     connection: "asyncpg.Connection[Any]", account_ids: Sequence[int], business_date: date
 ) -> PositionReading:
-    """The positions of accounts, which must be at least one."""
-    rows = await connection.fetch(STATEMENTS["read_position"], account_ids, business_date)
+    """The positions of accounts, which must be at least one.
+
+    Raises:
+        UnavailableError: so much is not rolled up yet that reading it takes longer than a statement may.
+    """
+    try:
+        async with indexed(connection):
+            rows = await connection.fetch(STATEMENTS["read_position"], account_ids, business_date)
+    except asyncpg.QueryCanceledError:
+        raise UnavailableError(
+            "POSITION_BEHIND", "positions are being caught up with", retry_delay_ms=5_000
+        ) from None
     positions = [
         Position(
             account_id=row["account_id"],

@@ -31,6 +31,7 @@ class Reconciliation:
     declined_with_posting: int
     postings_without_operation: int
     postings_of_other_wallets: int
+    postings_misplaced: int
     adjustments_wrong: int
     positions_wrong: int
     sequence_wrong: int
@@ -57,6 +58,7 @@ WRONG = {
     "declined_with_posting": "declined operations with a posting",
     "postings_without_operation": "postings without an operation",
     "postings_of_other_wallets": "postings of another card's wallet",
+    "postings_misplaced": "postings in a wrong direction, or of another participant",
     "adjustments_wrong": "operations whose reversals and refunds differ",
     "positions_wrong": "positions that differ from their postings",
     "sequence_wrong": "gaps in the numbers of events",
@@ -77,6 +79,8 @@ async def reconcile(dsn: str, progress: Progress = lambda _what, _count: None) -
     connection = await connect(dsn, application_name="onecard reconcile", command_timeout=STATEMENT_TIMEOUT_S)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
+            # First of all: a date that is archived after the snapshot would be gone from it.
+            await connection.execute("LOCK TABLE operations, postings IN ACCESS SHARE MODE")
             facts = await check_rows(connection, progress)
     finally:
         await connection.close()

@@ -22,6 +22,8 @@ SEQUENCE_EVENTS = load("server.settlement")["sequence_events"]
 # One statement numbers so many at most, and so is short.
 BATCHES_MAX = 5_000
 PERIOD_S = 0.1
+# The housekeeper's turn: whoever waits for events looks more often by itself.
+IDLE_PERIOD_S = 0.5
 # Longer than a short statement may take before a waiting subscription is told that the database is gone.
 PATIENCE_S = 5.0
 
@@ -38,7 +40,7 @@ async def sequence_events(pool: "asyncpg.Pool[Any]") -> int:
 
 
 async def keep_sequencing(pool: "asyncpg.Pool[Any]") -> None:
-    """The housekeeper's job, many times a second."""
+    """The housekeeper's job, twice a second."""
     await sequence_events(pool)
 
 

@@ -25,10 +25,10 @@ Context = grpc.aio.ServicerContext
 STATEMENTS = load("server.settlement")
 EVENTS_CLASS = "settlement_events"
 KINDS_MAX = 32
+# As the schema has it.
+PARTICIPANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,31}", re.ASCII)
 PAGE_SIZE_DEFAULT = 31
 PAGE_SIZE_MAX = 366
-# As the schema has it.
-_PARTICIPANT_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,31}", re.ASCII)
 _FILES = {
     pb.CLOSING_FILE_CSV: ClosingFile.CSV,
     pb.CLOSING_FILE_PARQUET: ClosingFile.PARQUET,
@@ -157,7 +157,7 @@ def _whose(participant_id: str, caller: Participant) -> str:
     """
     if not participant_id or participant_id == caller.participant_id:
         return caller.participant_id
-    if not _PARTICIPANT_ID.fullmatch(participant_id):
+    if not PARTICIPANT_ID.fullmatch(participant_id):
         raise MalformedFieldError("participant", "must be 2 to 32 of a-z, 0-9 and hyphen")
     if caller.kind != OPERATOR:
         raise NotGrantedError(

@@ -43,7 +43,7 @@ async def serve(dsn: str, port: int, data_dir: Path) -> None:
         f"127.0.0.1:{port}", server_credentials(files.certificate, files.key, files.authority)
     )
     gate = Gate(server, registry, Admission(in_flight_max=IN_FLIGHT_MAX), AccessLines(enabled=False))
-    add_settlement(gate, settings, pool=settlement_pool, subscriptions=subscriptions)
+    add_settlement(gate, settings, pool=pool, subscriptions=subscriptions)
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     await server.start()

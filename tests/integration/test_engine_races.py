@@ -1,7 +1,7 @@
 """The engine against itself: lost races, lost connections, twins in two engines, and both sides of the cut-off."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
@@ -236,3 +236,27 @@ async def test_twins_on_both_sides_of_the_cut_off_at_once_have_one_outcome(bench
         (first,), (second,) = await asyncio.gather(engines[0].submit([operation]), engines[1].submit([twin]))
         assert first == second
         assert await bench.rows_of(operation) == ONCE
+
+
+async def test_date_closed_before_its_cut_off_moves_its_operations_to_the_next(bench: Bench) -> None:
+    engine = bench.engine(lanes=1)
+    before = trial(1)
+    await engine.submit([before])
+    statement = "SELECT business_date FROM operations WHERE request_id = $1"
+    today = await bench.database.fetchval(statement, before.request_id)
+    # By a clock or a calendar that is ahead of this lane's.
+    await bench.database.execute("INSERT INTO settlement_days VALUES ($1, 1, 1, 1, now())", today)
+    try:
+        for late in (trial(1), trial(2)):
+            (result,) = await engine.submit([late])
+            assert isinstance(result, StringValue), result
+            assert await bench.database.fetchval(statement, late.request_id) == today + timedelta(days=1)
+            assert await bench.rows_of(late) == ONCE
+        (again,) = await engine.submit([before])
+        assert isinstance(again, StringValue)
+        assert await bench.rows_of(before) == ONCE
+    finally:
+        superuser = await asyncpg.connect(bench.superuser_dsn)
+        await superuser.execute("SET session_replication_role = replica")
+        await superuser.execute("DELETE FROM settlement_days")
+        await superuser.close()

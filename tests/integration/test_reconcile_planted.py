@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 from settlement_site import PURCHASE, Move, Site
 
+from server.database.statements import load
 from server.engine.operation import OperationKind as Kind
 from server.settlement import reconcile_passes
 from server.settlement.positions import roll_up_step
@@ -127,6 +128,15 @@ async def test_books_of_every_kind_are_clean(books: Site) -> None:
             "UPDATE postings SET credit_account_id = 1000006 WHERE amount_minor = 30",
             "postings_of_other_wallets",
         ),
+        # The other way round, the wallet would have given what it got.
+        (
+            "UPDATE postings SET debit_account_id = credit_account_id, credit_account_id = debit_account_id"
+            " WHERE amount_minor = 1000",
+            "postings_misplaced",
+        ),
+        ("UPDATE postings SET credit_account_id = 2 WHERE amount_minor = 1000", "postings_misplaced"),
+        ("UPDATE postings SET debit_account_id = 700002 WHERE amount_minor = 30", "postings_misplaced"),
+        ("UPDATE adjustments SET approved_minor = 1001 WHERE approved_minor = 1000", "adjustments_wrong"),
         ("UPDATE adjustments SET refunded_minor = 250 WHERE refunded_minor = 200", "adjustments_wrong"),
         ("DELETE FROM adjustments WHERE reversed_minor = 50", "adjustments_wrong"),
         ("UPDATE settlement_positions SET debit_minor = debit_minor + 1", "positions_wrong"),
@@ -152,6 +162,26 @@ async def test_request_id_with_two_outcomes_is_found(books: Site) -> None:
         " WHERE operation_kind = 14"
     )
     assert (await reconcile(books.dsn)).repeated_requests == 1
+
+
+async def test_request_id_that_is_used_again_after_the_look_back_is_no_error(books: Site) -> None:
+    again = "SELECT request_id, operation_id FROM operations WHERE operation_kind = $1"
+    request_id, early = await books.database.fetchrow(again, 7)
+    _, late = await books.database.fetchrow(again, 14)
+    await books.database.execute("ALTER TABLE operations DROP CONSTRAINT operations_request_id_key")
+    await books.database.execute(
+        "UPDATE operations SET request_id = $1 WHERE operation_id = $2", request_id, late
+    )
+    await books.database.execute(
+        "UPDATE operations SET decided_at = decided_at - interval '73 hours' WHERE operation_id = $1", early
+    )
+    assert (await reconcile(books.dsn)).clean
+    # Looked up, it is what it stands for now.
+    found = await books.database.fetchrow(
+        load("server.authorization")["look_up_operation"],
+        *(0, "bank-01", request_id, None, None, None, [7, 14]),
+    )
+    assert found["operation_kind"] == 14
 
 
 async def test_archived_dates_count_by_what_was_carried_over(books: Site) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import pytest
 from rules_in_force import put_approval, put_proposal, put_rules
 
-from server.rulebook.book import CHANGED_RULES, RuleBook
+from server.rulebook.book import AHEAD_RULES_MIN, CHANGED_RULES, RuleBook
 from server.rulebook.rules import (
     UNREADABLE_RULES,
     AcceptanceRule,
@@ -273,3 +274,25 @@ async def test_one_rule_is_found_at_once_among_many(connections: list[Any]) -> N
     assert "rule_change_lines_pkey" in read
     assert "rule_change_lines_subject_idx" not in read
     assert "Seq Scan on rule_change_lines" not in read
+
+
+async def test_a_fleet_that_waits_for_more_than_a_day_is_not_read_ahead(connections: list[Any]) -> None:
+    database = connections[0]
+    await database.execute(
+        "INSERT INTO rule_changes (change_id, rule_kind, rule_count, justification, proposed_by, proposed_at)"
+        " SELECT gen_random_uuid(), 'terminal', $1, 'old', 'a', now() - age FROM unnest($2::interval[]) AS age",
+        AHEAD_RULES_MIN,
+        [timedelta(hours=25), timedelta(hours=1)],
+    )
+    await database.execute(
+        "INSERT INTO rule_change_lines SELECT change_id, rule_kind, 1, 'bank-a/T' || n, '{}'"
+        " FROM rule_changes, generate_series(1, $1::integer) AS n WHERE justification = 'old'",
+        AHEAD_RULES_MIN,
+    )
+    book = RuleBook()
+    await book.refresh(database)
+    await book.read_ahead(database)
+    young = await database.fetchval(
+        "SELECT change_id FROM rule_changes WHERE proposed_at > now() - interval '2 hours' AND justification = 'old'"
+    )
+    assert set(book.ahead) == {young}

@@ -53,6 +53,9 @@ async def test_a_rule_goes_its_way_on_the_command_line(shell: Shell) -> None:
     subject = f"{ACQUIRER}/CLI1"
     change_id = await shell.proposed("terminal", subject, '{"is_blocked": true}')
     assert change_id in await shell.says(TWO, "history", "--waiting")
+    unasked = await shell.run(TWO, "approve", change_id)
+    assert (unasked.exit_code, "--yes must say so" in unasked.output) == (2, True), unasked.output
+    assert change_id in await shell.says(TWO, "history", "--waiting")
     lines = (await shell.says(TWO, "approve", change_id, "--yes")).splitlines()
     assert lines[0] == "1 rule of kind terminal: PROPOSED"
     assert lines[1].startswith(f"proposed by {ONE} at ")
@@ -94,6 +97,14 @@ async def test_json_files_are_read_too(shell: Shell, tmp_path: Path) -> None:
     assert '"5421"' in await shell.says(ONE, "list", "merchant", f"{ACQUIRER}/J2")
 
 
+async def test_proposal_that_broke_off_is_not_approved(shell: Shell, office: RuleOffice) -> None:
+    change = await office.one.propose("terminal", {}, f"{ACQUIRER}/CLI2", rule_count=2)
+    result = await shell.run(TWO, "approve", change.change_id, "--yes")
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1].startswith("onecard: not approved: its rules are not all there")
+    await office.one.reject(change.change_id)
+
+
 async def test_mistakes_and_refusals_are_one_line(shell: Shell, tmp_path: Path) -> None:
     broken = tmp_path / "broken.csv"
     broken.write_text("subject,is_blocked\nx\n")
@@ -117,8 +128,8 @@ async def test_mistakes_and_refusals_are_one_line(shell: Shell, tmp_path: Path) 
             "day_max: a limit rule has no such key",
         ),
         (1, (ONE, "propose", "terminal", "no-such/T1", "{}", *WHY), "(PARTICIPANT_UNKNOWN)"),
-        (1, (ONE, "approve", own), "(SECOND_PERSON_REQUIRED)"),
-        (1, (TWO, "approve", unknown), "(RULE_CHANGE_UNKNOWN)"),
+        (1, (ONE, "approve", own, "--yes"), "(SECOND_PERSON_REQUIRED)"),
+        (1, (TWO, "approve", unknown, "--yes"), "(RULE_CHANGE_UNKNOWN)"),
         (1, (TWO, "show", "x"), "change_id: must be a UUID"),
         (1, (ACQUIRER, "list", "limit"), "(OPERATOR_ONLY)"),
     ]

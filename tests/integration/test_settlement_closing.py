@@ -17,6 +17,7 @@ from settlement_site import PURCHASE, Lane, Move, Site
 
 from clients.errors import MalformedRequestError, NotAllowedError, NotFoundError, UnavailableError
 from server.cli import main
+from server.database.facts import settle_calendar
 from server.engine.business_calendar import BusinessCalendar
 from server.engine.operation import OperationKind
 from server.settlement.closing import closing_job, make_missing, restore
@@ -230,9 +231,11 @@ async def test_commands_close_verify_and_list(site: Site, data_dir: Path) -> Non
         result = await asyncio.to_thread(CliRunner().invoke, main, ["settlement", *arguments, *places])
         return result.exit_code, result.output
 
-    code, output = await onecard(
-        "close", "--date", date, "--time-zone", "UTC", "--business-day-cutoff", "23:59"
-    )
+    code, output = await onecard("close", "--date", date)
+    assert (code, output.count("\n")) == (2, 1), output
+    assert "does not know its business day" in output
+    await settle_calendar(site.database, time_zone="UTC", cutoff="23:59")
+    code, output = await onecard("close", "--date", date)
     assert code == 0, output
     assert "bank-01 6" in output
     code, output = await onecard("verify", str(data_dir / "settlement"))

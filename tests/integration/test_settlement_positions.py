@@ -133,6 +133,9 @@ async def test_participant_asks_for_its_own_position_and_an_operator_for_any(sit
             await bank.get_settlement_position(request)
         with pytest.raises(MalformedRequestError, match="business_date"):
             await bank.get_settlement_position(pb.GetSettlementPositionRequest(business_date="20261301"))
+        request.participant = "../bank-02"
+        with pytest.raises(MalformedRequestError, match="participant"):
+            await operator.get_settlement_position(request)
         request.participant = "nobody"
         with pytest.raises(NotFoundError, match="PARTICIPANT_UNKNOWN"):
             await operator.get_settlement_position(request)

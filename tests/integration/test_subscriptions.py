@@ -19,6 +19,7 @@ from clients.events import answers, subscribe
 from clients.service_client import OneCardClient
 from clients.services.settlement import SUBSCRIBE_EVENTS
 from server.settlement import subscriptions
+from server.settlement.positions import roll_up_step
 
 
 async def to_the_end(messages: AsyncIterator[pb.SubscribeEventsResponse]) -> None:
@@ -121,7 +122,9 @@ async def test_archived_events_are_told_and_never_skipped(served: Site) -> None:
         await served.database.execute(
             f"ALTER TABLE operations DETACH PARTITION operations_{yesterday:%Y%m%d}"
         )
-        with pytest.raises(StateConflictError, match="EVENTS_ARCHIVED"):
+        await served.database.fetchval("SELECT sequence_events(10)")
+        assert await roll_up_step(lane.connection) == 3
+        with pytest.raises(StateConflictError, match=r"EVENTS_ARCHIVED.*all after number 2 are online"):
             await taken(client, after=0, through=3)
         (event,) = await taken(client, after=2, through=3)
     assert int(event.rrn) > written.operation_id

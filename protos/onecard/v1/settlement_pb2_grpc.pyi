@@ -25,13 +25,14 @@ class SettlementServiceStub:
     """Streams events from after a sequence number on, without an end: what was decided before, then what is decided while
     the stream is open, each event once and in order. To go on after a break, ask for what comes after the last
     `through_sequence`. Grant: RPC class `settlement_events`.
-    FAILED_PRECONDITION `EVENTS_ARCHIVED` when events so old are no longer online, INVALID_ARGUMENT `after_sequence` when
-    no event has a number so high yet. UNAVAILABLE `DRAINING` when the worker stops: subscribe again.
+    FAILED_PRECONDITION `EVENTS_ARCHIVED` when events so old are no longer online, with the number after which all are;
+    INVALID_ARGUMENT `after_sequence` when no event has a number so high yet. UNAVAILABLE `DRAINING` when the worker stops: subscribe again.
     RESOURCE_EXHAUSTED when the worker, or the caller at this worker, has as many subscriptions as it may.
     """
     GetSettlementPosition: _aio.UnaryUnaryMultiCallable[_settlement_pb2.GetSettlementPositionRequest, _settlement_pb2.GetSettlementPositionResponse]
     """Tells what moved on a participant's accounts in a business date, up to the last event. Grant: RPC class
-    `settlement_position`. NOT_FOUND `PARTICIPANT_UNKNOWN` to an operator.
+    `settlement_position`. NOT_FOUND `PARTICIPANT_UNKNOWN` to an operator; UNAVAILABLE `POSITION_BEHIND` while too much is
+    not added up yet.
     """
     ListClosings: _aio.UnaryUnaryMultiCallable[_settlement_pb2.ListClosingsRequest, _settlement_pb2.ListClosingsResponse]
     """Lists closed days of a participant, the latest first. Grant: RPC class `settlement_closing`."""
@@ -58,8 +59,8 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams events from after a sequence number on, without an end: what was decided before, then what is decided while
         the stream is open, each event once and in order. To go on after a break, ask for what comes after the last
         `through_sequence`. Grant: RPC class `settlement_events`.
-        FAILED_PRECONDITION `EVENTS_ARCHIVED` when events so old are no longer online, INVALID_ARGUMENT `after_sequence` when
-        no event has a number so high yet. UNAVAILABLE `DRAINING` when the worker stops: subscribe again.
+        FAILED_PRECONDITION `EVENTS_ARCHIVED` when events so old are no longer online, with the number after which all are;
+        INVALID_ARGUMENT `after_sequence` when no event has a number so high yet. UNAVAILABLE `DRAINING` when the worker stops: subscribe again.
         RESOURCE_EXHAUSTED when the worker, or the caller at this worker, has as many subscriptions as it may.
         """
 
@@ -70,7 +71,8 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_settlement_pb2.GetSettlementPositionRequest, _abc.Awaitable[_settlement_pb2.GetSettlementPositionResponse]],
     ) -> _abc.Awaitable[_settlement_pb2.GetSettlementPositionResponse]:
         """Tells what moved on a participant's accounts in a business date, up to the last event. Grant: RPC class
-        `settlement_position`. NOT_FOUND `PARTICIPANT_UNKNOWN` to an operator.
+        `settlement_position`. NOT_FOUND `PARTICIPANT_UNKNOWN` to an operator; UNAVAILABLE `POSITION_BEHIND` while too much is
+        not added up yet.
         """
 
     @_abc_1.abstractmethod

@@ -51,7 +51,8 @@ ALTER TABLE operations
     ADD COLUMN flags smallint;
 ALTER TABLE operations DISABLE TRIGGER operations_append_only;
 UPDATE operations
-SET switch_key = substr(sha256((participant_id || '|' || stan || '|' || mti_class || '|' || terminal_id)::bytea), 1, 16)
+SET switch_key = substr(
+        sha256(convert_to(participant_id || '|' || stan || '|' || mti_class || '|' || terminal_id, 'UTF8')), 1, 16)
 -- A key holds for its business date only.
 WHERE business_date >= (now() AT TIME ZONE 'Asia/Shanghai')::date - 1 AND stan IS NOT NULL AND mti_class IS NOT NULL;
 ALTER TABLE operations ENABLE TRIGGER operations_append_only;
@@ -196,7 +197,7 @@ BEGIN
         IF (SELECT count(*) FROM rule_change_lines WHERE change_id = NEW.change_id) <> NEW.rule_count THEN
             RAISE EXCEPTION 'a rule change is approved as a whole' USING ERRCODE = 'restrict_violation';
         END IF;
-        -- "onecard\0" and 3; each statement of this function sees what has committed before it.
+        -- "onecard" and 3; each statement of this function sees what has committed before it.
         PERFORM pg_advisory_xact_lock(x'6F6E656361726403'::bigint);
         NEW.version := (SELECT coalesce(max(version), 0) + 1 FROM rule_changes);
     END IF;

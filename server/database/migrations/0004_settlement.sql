@@ -91,8 +91,8 @@ DECLARE
     now timestamptz := clock_timestamp();
 BEGIN
     RETURN (
-        -- A session of another role, or one that does not report, has no state.
-        SELECT CASE WHEN bool_or(state IS NULL) THEN NULL ELSE least(now, min(xact_start)) END
+        -- A session of another role has no state, one without `track_activities` a disabled one.
+        SELECT CASE WHEN bool_or(state IS NULL OR state = 'disabled') THEN NULL ELSE least(now, min(xact_start)) END
         FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
     );
@@ -119,7 +119,7 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'numbering needs a snapshot for each statement' USING ERRCODE = 'invalid_transaction_state';
     END IF;
-    IF NOT pg_try_advisory_xact_lock(8029466663159227395) THEN  -- "onecard" and 3
+    IF NOT pg_try_advisory_xact_lock(x'6F6E656361726404'::bigint) THEN  -- "onecard" and 4
         RETURN (SELECT last_sequence FROM event_head);
     END IF;
     -- A new statement has a new snapshot: it sees what the last holder of the lock numbered.

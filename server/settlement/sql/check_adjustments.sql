@@ -28,7 +28,10 @@ SELECT count(*) AS adjustments_wrong
 FROM adjustments AS a
 FULL JOIN expected AS e ON e.operation_id = a.operation_id
 WHERE (coalesce(a.reversed_minor, 0) <> coalesce(e.reversed_minor, 0)
-       OR coalesce(a.refunded_minor, 0) <> coalesce(e.refunded_minor, 0))
+       OR coalesce(a.refunded_minor, 0) <> coalesce(e.refunded_minor, 0)
+       OR a.approved_minor <> (
+           SELECT coalesce(o.approved_minor, o.amount_minor) FROM operations AS o WHERE o.operation_id = a.operation_id
+       ))
       AND EXISTS (
           SELECT FROM operations AS o
           WHERE o.operation_id = coalesce(a.operation_id, e.operation_id)

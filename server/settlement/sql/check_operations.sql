@@ -3,7 +3,7 @@
 -- moved is the operation's own, but for transfers and what undoes them.
 -- Parameters: $1 business date, $2 first operation id, $3 the next range's first operation id.
 -- Rows: one: operations, postings, approved that do not fit, others with a posting, operations whose postings are not
---   there, postings of another wallet. Locks: none.
+--   there, postings of another wallet, postings in the wrong direction or on another participant's account. Locks: none.
 WITH posted AS MATERIALIZED (
     SELECT operation_id, shard, count(*) AS postings, sum(amount_minor) AS amount_minor
     FROM postings
@@ -52,6 +52,35 @@ SELECT count(d.operation_id) AS operations, coalesce(sum(p.postings), 0)::bigint
                             o.account_id,
                             (SELECT a.account_id FROM accounts AS a
                              WHERE a.account_id = side.account_id AND a.card_id = o.card_id LIMIT 1))
-              )) AS postings_of_other_wallets
+              )) AS postings_of_other_wallets,
+       (SELECT count(*)
+        FROM postings AS w
+        JOIN operations AS o
+             ON o.operation_id = w.operation_id AND o.shard = w.shard AND o.business_date = w.business_date
+        JOIN participants AS p ON p.participant_id = o.participant_id
+        CROSS JOIN LATERAL (
+            SELECT p.settlement_account_id AS settlement, 400000 + p.settlement_account_id AS suspense,
+                   700000 + p.settlement_account_id AS fund
+        ) AS own
+        WHERE w.business_date = $1::date AND w.operation_id >= $2::bigint AND w.operation_id < $3::bigint
+              AND NOT CASE
+                  WHEN o.operation_kind IN (1, 4, 6, 9) THEN
+                      (w.debit_account_id >= 1000000 OR w.debit_account_id = own.suspense)
+                      AND w.credit_account_id = own.settlement
+                  WHEN o.operation_kind IN (2, 3) THEN
+                      w.debit_account_id = own.settlement AND w.credit_account_id >= 1000000
+                  WHEN o.operation_kind = 5 THEN
+                      (w.debit_account_id >= 1000000 OR w.debit_account_id = own.suspense)
+                      AND w.credit_account_id >= 1000000
+                  WHEN o.operation_kind = 11 THEN
+                      w.debit_account_id = own.settlement
+                      AND (w.credit_account_id >= 1000000 OR w.credit_account_id = own.suspense)
+                  WHEN o.operation_kind = 13 THEN
+                      w.debit_account_id = own.fund AND w.credit_account_id >= 1000000
+                  ELSE (w.debit_account_id >= 1000000
+                        OR w.debit_account_id IN (own.settlement, own.suspense, own.fund))
+                       AND (w.credit_account_id >= 1000000
+                            OR w.credit_account_id IN (own.settlement, own.suspense, own.fund))
+              END) AS postings_misplaced
 FROM decided AS d
 FULL JOIN posted AS p ON p.operation_id = d.operation_id AND p.shard = d.shard
