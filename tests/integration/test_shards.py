@@ -91,7 +91,7 @@ def test_number_is_fixed_at_the_first_start_and_may_be_left_out_later(serve: Ser
     assert refused(serve("--shards", "2")) == (
         "onecard: shards is 2, but this database was made with 3: the number never changes, leave it out"
     )
-    assert refused(serve("--business-day-cutoff", "22:00")) == (
+    assert refused(serve("--shards", "0", "--business-day-cutoff", "22:00")) == (
         "onecard: business_day_cutoff is 22:00, but this database was made with 23:00: it never changes, give that one"
     )
     assert serve("--shards", "0").until_ready()["shards"] == 3
